@@ -1,0 +1,2 @@
+//! The `forkmon` command.
+fn main() {}
