@@ -1,0 +1,259 @@
+//! System calls made in the place of a stopped task.
+//!
+//! A task at a stop is pointed at a system call instruction (the vDSO's), run
+//! over it by two PTRACE_SYSCALL, and in the end put back exactly where it was.
+//! All signals are blocked meanwhile: one that is pending would be reported in
+//! place of the injected call, and a handler's own calls would be taken for it.
+
+use crate::arch::Registers;
+use crate::memory::{AddressSpace, RemoteAddr};
+use crate::stop::{Event, Position, RawSignal, Stopped, Tid};
+use crate::sys::process::kill_thread;
+use crate::{Error, Report, Result, Tracer, restart};
+use std::io;
+
+/// All signals blocked; the kernel leaves SIGKILL and SIGSTOP out by itself.
+const ALL_BLOCKED: u64 = u64::MAX;
+
+/// A task that makes system calls for its tracer until [`Remote::leave`].
+#[derive(Debug)]
+pub struct Remote<'t> {
+    tracer: &'t mut Tracer,
+    tid: Tid,
+    process: Tid,
+    task: Option<Stopped>,
+    registers: Registers,
+    mask: u64,
+    syscall_at: u64,
+    /// Signals that cannot be blocked and came meanwhile: SIGSTOP.
+    stash: Vec<RawSignal>,
+    saved: Option<(RemoteAddr, Vec<u8>)>,
+}
+
+/// A piece of the task's own memory, to pass structures through; what was there
+/// before is put back by [`Remote::leave`].
+#[derive(Copy, Clone, Debug)]
+pub struct ScratchGuard(pub RemoteAddr);
+
+const SCRATCH: usize = 2048;
+
+impl<'t> Remote<'t> {
+    /// Takes over a stopped task. `syscall_at` is the address of a system call
+    /// instruction in its memory. A task that stood before a system call will
+    /// make it again when it is let go, and stop before it again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Died`].
+    pub fn enter(
+        tracer: &'t mut Tracer,
+        process: Tid,
+        task: Stopped,
+        syscall_at: RemoteAddr,
+    ) -> Result<Self> {
+        let mut registers = task.registers()?;
+        let mask = task.signal_mask()?;
+        let tid = task.tid();
+        task.set_signal_mask(ALL_BLOCKED)?;
+        let before_call = task.is_before_call();
+        let mut remote = Self {
+            tracer,
+            tid,
+            process,
+            task: None,
+            registers: registers.clone(),
+            mask,
+            syscall_at: syscall_at.0,
+            stash: Vec::new(),
+            saved: None,
+        };
+        if before_call {
+            let call = registers.call().unwrap_or_default();
+            registers.set_call(None);
+            task.set_registers(&registers)?;
+            remote.step(task)?;
+            registers.rewind_call(call);
+            remote.registers = registers;
+        } else {
+            remote.task = Some(task);
+        }
+        Ok(remote)
+    }
+
+    /// The registers that the task will have when it is let go.
+    #[must_use]
+    pub fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// The signal mask that the task will have when it is let go.
+    #[must_use]
+    pub fn signal_mask(&self) -> u64 {
+        self.mask
+    }
+
+    /// The task's memory.
+    #[must_use]
+    pub fn memory(&self) -> AddressSpace {
+        AddressSpace::of(self.tid)
+    }
+
+    /// The task.
+    #[must_use]
+    pub fn tid(&self) -> Tid {
+        self.tid
+    }
+
+    /// The stopped task itself, for requests that need no system call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Died`] if an injected call ended in its death.
+    pub fn task(&self) -> Result<&Stopped> {
+        self.task.as_ref().ok_or(Error::Died(self.tid))
+    }
+
+    /// Up to 2 KiB of the task's memory near its stack pointer, to pass
+    /// structures through.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT if the task has no stack; [`Error::Died`].
+    pub fn scratch(&mut self) -> Result<ScratchGuard> {
+        if let Some((at, _)) = &self.saved {
+            return Ok(ScratchGuard(*at));
+        }
+        // The lower or the upper half of the page that the stack pointer points
+        // into is mapped as it is; what is in it does not matter, since it is
+        // put back.
+        let at = RemoteAddr(self.registers.stack_pointer() & !0xfff);
+        let mut before = vec![0; SCRATCH];
+        self.memory().read(at, &mut before)?;
+        self.saved = Some((at, before));
+        Ok(ScratchGuard(at))
+    }
+
+    /// Makes a system call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Call`] with its error number; [`Error::Died`].
+    pub fn call(&mut self, name: &'static str, number: i64, arguments: &[u64]) -> Result<u64> {
+        let mut all = [0; 6];
+        all[..arguments.len()].copy_from_slice(arguments);
+        self.begin(number, all)?;
+        self.answer(name)
+    }
+
+    /// Makes a clone call, whose child is traced, and answers the child at its
+    /// first stop.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call): EAGAIN without processes, ENOMEM without memory.
+    pub fn clone(&mut self, flags: u64, stack: u64, tls: u64) -> Result<Stopped> {
+        // The x86-64 order of arguments: flags, stack, parent_tid, child_tid, tls.
+        self.begin(libc::SYS_clone, [flags, stack, 0, 0, tls, 0])?;
+        let child = self.answer("clone")?;
+        let child = Tid::new(i32::try_from(child).unwrap_or_default());
+        let (stopped, _) = self.tracer.wait_for(child, None)?;
+        Ok(stopped)
+    }
+
+    fn begin(&mut self, number: i64, arguments: [u64; 6]) -> Result<()> {
+        let task = self.task.take().ok_or(Error::Died(self.tid))?;
+        let mut registers = self.registers.clone();
+        registers.prepare_call(self.syscall_at, number as u64, arguments);
+        task.set_registers(&registers)?;
+        self.step(task)?;
+        let task = self.task.take().ok_or(Error::Died(self.tid))?;
+        self.step(task)
+    }
+
+    fn answer(&mut self, name: &'static str) -> Result<u64> {
+        let value = self.task()?.registers()?.return_value();
+        if (-4095..0).contains(&value) {
+            return Err(Error::Call {
+                call: name,
+                tid: self.tid,
+                source: io::Error::from_raw_os_error(-value as i32),
+            });
+        }
+        Ok(value as u64)
+    }
+
+    /// Lets the task run to its next entry to or exit from a system call.
+    fn step(&mut self, task: Stopped) -> Result<()> {
+        let mut task = task;
+        loop {
+            task.resume_to_syscall()?;
+            let (stopped, event) = self.tracer.wait_for(self.tid, None)?;
+            match event {
+                Event::SyscallExit => {
+                    self.task = Some(stopped);
+                    return Ok(());
+                }
+                Event::Signal(signal) => self.stash.push(signal),
+                Event::Exec { .. } => {
+                    return Err(Error::Unexpected {
+                        tid: self.tid,
+                        what: "it executed a program while it made a call for its tracer".into(),
+                    });
+                }
+                // The filter's stop for an injected call that it traces comes
+                // after the entry stop; a clone tells of its child; a group stop
+                // or an interruption is looked at again when the task is let go.
+                Event::Seccomp | Event::Child { .. } | Event::GroupStop(_) | Event::Interrupted => {
+                }
+            }
+            task = stopped;
+        }
+    }
+
+    /// Puts the task back where it was and gives it back, stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Died`].
+    pub fn leave(mut self) -> Result<Stopped> {
+        let registers = self.registers.clone();
+        let mask = self.mask;
+        self.restore(&registers, mask)
+    }
+
+    /// Gives the task back, stopped, with other registers and another signal
+    /// mask than it had: a copy, which is to start somewhere else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Died`].
+    pub fn leave_as(mut self, registers: &Registers, mask: u64) -> Result<Stopped> {
+        self.restore(registers, mask)
+    }
+
+    fn restore(&mut self, registers: &Registers, mask: u64) -> Result<Stopped> {
+        if let Some((at, before)) = self.saved.take() {
+            self.memory().write(at, &before)?;
+        }
+        let mut task = self.task.take().ok_or(Error::Died(self.tid))?;
+        task.set_registers(registers)?;
+        task.set_signal_mask(mask)?;
+        task.position = Position::Elsewhere;
+        task.reinterrupt =
+            registers.call().is_some() && restart::is_restart(registers.return_value());
+        for signal in self.stash.drain(..) {
+            kill_thread(self.process, self.tid, signal.0);
+        }
+        Ok(task)
+    }
+
+    /// The tracer, for what must be done to other tasks meanwhile.
+    pub fn tracer(&mut self) -> &mut Tracer {
+        self.tracer
+    }
+
+    /// Keeps a report of another task for later.
+    pub fn postpone(&mut self, report: Report) {
+        self.tracer.postpone(report);
+    }
+}

@@ -1,0 +1,107 @@
+//! A real guest is started, stopped, made to call, and let go.
+
+use rustix::process::getpid;
+use tracee::{
+    Action, Command, End, Event, Filter, Remote, RemoteAddr, Report, Rule, Tid, Tracer,
+    vdso_syscall_offset,
+};
+
+fn command(arguments: &[&str]) -> Command {
+    Command {
+        arguments: arguments.iter().map(Into::into).collect(),
+        environment: std::env::vars_os().collect(),
+    }
+}
+
+/// The address of the guest's system call instruction, by its auxiliary vector.
+fn syscall_at(task: Tid) -> RemoteAddr {
+    let auxv = std::fs::read(format!("/proc/{task}/auxv")).unwrap();
+    let words: Vec<u64> = auxv
+        .chunks_exact(8)
+        .map(|b| u64::from_ne_bytes(b.try_into().unwrap()))
+        .collect();
+    let base = words
+        .chunks_exact(2)
+        .find(|pair| pair[0] == libc::AT_SYSINFO_EHDR)
+        .unwrap()[1];
+    RemoteAddr(base + vdso_syscall_offset().unwrap())
+}
+
+#[test]
+fn a_call_injected_before_a_call_leaves_no_trace() {
+    let mut tracer = Tracer::new();
+    let mut filter = Filter::new(Action::Allow);
+    filter.add(Rule::always(libc::SYS_openat, Action::Trace(7)));
+    let guest = tracer
+        .spawn(&command(&["cat", "/proc/self/stat"]), &filter.compile())
+        .unwrap();
+    let mut injected = 0;
+    let mut pass = false;
+    loop {
+        match tracer.wait().unwrap() {
+            Report::Stop(stopped, Event::Seccomp) => {
+                let call = stopped.syscall().unwrap();
+                assert_eq!((call.call, call.data), (libc::SYS_openat as u64, 7));
+                if std::mem::take(&mut pass) {
+                    stopped.resume(None).unwrap();
+                    continue;
+                }
+                let at = syscall_at(guest.task);
+                let mut remote = Remote::enter(&mut tracer, guest.task, stopped, at).unwrap();
+                let pid = remote.call("getpid", libc::SYS_getpid, &[]).unwrap();
+                assert_eq!(pid, guest.task.raw() as u64);
+                let refused = remote.call("close", libc::SYS_close, &[999]).unwrap_err();
+                assert_eq!(refused.errno(), Some(libc::EBADF));
+                let scratch = remote.scratch().unwrap().0;
+                remote.call("uname", libc::SYS_uname, &[scratch.0]).unwrap();
+                let mut name = [0; 5];
+                remote.memory().read(scratch, &mut name).unwrap();
+                assert_eq!(&name, b"Linux");
+                let child = remote.clone(libc::CLONE_PARENT as u64, 0, 0).unwrap();
+                let parent =
+                    std::fs::read_to_string(format!("/proc/{}/stat", child.tid())).unwrap();
+                let parent = parent
+                    .rsplit_once(')')
+                    .unwrap()
+                    .1
+                    .split_whitespace()
+                    .nth(1)
+                    .unwrap();
+                assert_eq!(parent, getpid().as_raw_nonzero().to_string());
+                tracee::kill_task(child.tid(), libc::SIGKILL);
+                remote.tracer().reap(child.tid()).unwrap();
+                remote.leave().unwrap().resume(None).unwrap();
+                injected += 1;
+                pass = true;
+            }
+            Report::Stop(stopped, Event::Signal(signal)) => stopped.resume(Some(signal)).unwrap(),
+            Report::Stop(stopped, _) => stopped.resume(None).unwrap(),
+            Report::End(task, end) => {
+                assert_eq!((task, end), (guest.task, End::Exited(0)));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(injected > 1);
+}
+
+#[test]
+fn what_cannot_be_started_is_told_apart() {
+    let mut tracer = Tracer::new();
+    let filter = Filter::new(Action::Allow).compile();
+    let not_found = tracer
+        .spawn(&command(&["no-such-program-here"]), &filter)
+        .unwrap_err();
+    assert!(
+        matches!(not_found, tracee::SpawnError::NotFound(_)),
+        "{not_found}"
+    );
+    let refused = tracer
+        .spawn(&command(&["/etc/passwd"]), &filter)
+        .unwrap_err();
+    assert!(
+        matches!(refused, tracee::SpawnError::NotExecutable { .. }),
+        "{refused}"
+    );
+}
