@@ -1,0 +1,397 @@
+//! The timeline: the order of the accesses, and going back in it.
+//!
+//! A log says in which order paths were touched and written; what was learned
+//! about each is in its history, so that an access and a verdict look at one
+//! path only. What holds for one path is left to `history` and `rules`, the
+//! choice of checkpoints to `placement`.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access::{AccessIndex, AccessKind, Current, Fingerprint, Identity, Observation};
+use crate::history::History;
+use crate::placement::{Checkpoint, CheckpointId, Limits, Shelf};
+use crate::rules::{ChangeKind, Verdict};
+
+/// One step of the log; undone from its end.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// A fact was added to the history of this path.
+    Learned(Arc<Path>),
+    /// The guest wrote this path for the first time.
+    Wrote(Arc<Path>),
+}
+
+/// One recorded access, as [`Timeline::accesses`] shows it.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Access<'a> {
+    /// Its position.
+    pub index: AccessIndex,
+    /// What it is about.
+    pub path: &'a Path,
+    /// What the guest learned.
+    pub seen: &'a Observation,
+}
+
+/// The accesses of the current run, in order, with the checkpoints between them.
+///
+/// Paths are absolute and free of `.` and `..`, as the caller resolved them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeline {
+    histories: HashMap<Arc<Path>, History>,
+    log: Vec<Step>,
+    /// The index of the next access.
+    next: AccessIndex,
+    shelf: Shelf,
+}
+
+impl Timeline {
+    /// An empty timeline.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            histories: HashMap::new(),
+            log: Vec::new(),
+            next: AccessIndex(0),
+            shelf: Shelf::new(limits),
+        }
+    }
+
+    // ---- Accesses ----
+
+    /// Whether an access of this kind needs no record any more: one is there
+    /// already, or the guest itself wrote the path. One hash look-up; nothing
+    /// is allocated.
+    #[must_use]
+    pub fn knows(&self, path: &Path, what: AccessKind) -> bool {
+        self.histories
+            .get(path)
+            .is_some_and(|history| history.knows(what))
+    }
+
+    /// Whether any access of this path is recorded.
+    #[must_use]
+    pub fn touched(&self, path: &Path) -> bool {
+        self.histories.get(path).is_some_and(History::touched)
+    }
+
+    /// Records what the guest learned about a path; returns its position.
+    ///
+    /// What is known already is not recorded twice: the position is then that of
+    /// the first access that learned the same. An observation that differs from
+    /// the earlier ones of its kind is a further fact. After
+    /// [`wrote`](Self::wrote) nothing is recorded, since the guest then sees its
+    /// own work; the position is then that of the write.
+    pub fn record(&mut self, path: &Path, seen: Observation) -> AccessIndex {
+        if let Some(history) = self.histories.get(path) {
+            if let Some(at) = history.wrote() {
+                return at;
+            }
+            if let Some(first) = history.find(&seen, |name| self.is_own(path, name)) {
+                return first;
+            }
+        }
+        let index = self.next;
+        self.next.0 += 1;
+        let path = self.extend(path, |history| history.push(index, seen));
+        self.log.push(Step::Learned(path));
+        index
+    }
+
+    /// Adds to the history of a path, and returns the path for the log.
+    fn extend(&mut self, path: &Path, add: impl FnOnce(&mut History)) -> Arc<Path> {
+        if let Some((known, _)) = self.histories.get_key_value(path) {
+            let known = Arc::clone(known);
+            if let Some(history) = self.histories.get_mut(path) {
+                add(history);
+            }
+            return known;
+        }
+        let path: Arc<Path> = Arc::from(path);
+        add(self.histories.entry(Arc::clone(&path)).or_default());
+        path
+    }
+
+    /// Says what bytes the file with this identity had when the guest learned
+    /// about it. The caller makes sure that the file had this identity before
+    /// and after it was hashed. Ignored if no fact is about that file any more,
+    /// or if it was [spoiled](Self::spoil) meanwhile.
+    pub fn set_fingerprint(&mut self, path: &Path, of: &Identity, fingerprint: Fingerprint) {
+        if let Some(history) = self.histories.get_mut(path) {
+            history.set_fingerprint(of, fingerprint);
+        }
+    }
+
+    /// Whether the regular file that the guest saw last at this path still waits
+    /// for its fingerprint, be it for its content or for its metadata.
+    #[must_use]
+    pub fn needs_fingerprint(&self, path: &Path) -> bool {
+        self.histories
+            .get(path)
+            .is_some_and(History::needs_fingerprint)
+    }
+
+    /// The file was changed while the guest had it open, or before it was
+    /// hashed: whatever its final bytes are, its content accesses so far are
+    /// contradicted. Holds until a rewind takes those accesses back.
+    pub fn spoil(&mut self, path: &Path) {
+        if let Some(history) = self.histories.get_mut(path) {
+            history.spoil();
+        }
+    }
+
+    /// The guest itself changed, created or removed this path: from here on its
+    /// state is the guest's own work, until a rewind to before this point.
+    ///
+    /// A change that keeps a part of what was there (an append, a write in the
+    /// middle, a new mode) depends on it: record that as an access first.
+    /// A folder in which the guest creates or removes a name is not itself
+    /// written; the name is.
+    pub fn wrote(&mut self, path: &Path) {
+        let at = self.next;
+        let mut first = false;
+        let path = self.extend(path, |history| first = history.set_wrote(at));
+        if first {
+            self.log.push(Step::Wrote(path));
+        }
+    }
+
+    fn is_own(&self, folder: &Path, name: &OsStr) -> bool {
+        self.histories
+            .get(folder.join(name).as_path())
+            .is_some_and(|history| history.wrote().is_some())
+    }
+
+    // ---- Verdicts ----
+
+    /// Whether [`judge`](Self::judge) can make use of the fingerprint of what is
+    /// at this path now.
+    #[must_use]
+    pub fn wants_content(&self, path: &Path) -> bool {
+        self.histories.get(path).is_some_and(History::wants_content)
+    }
+
+    /// Whether [`judge`](Self::judge) needs the names in this folder.
+    #[must_use]
+    pub fn wants_names(&self, path: &Path) -> bool {
+        self.histories.get(path).is_some_and(History::wants_names)
+    }
+
+    /// What the state of a path contradicts. What the guest itself wrote there
+    /// contradicts nothing, nor do names in a folder that it wrote.
+    #[must_use]
+    pub fn judge(&self, path: &Path, now: &Current) -> Verdict {
+        let Some(history) = self.histories.get(path) else {
+            return Verdict::Untouched;
+        };
+        if !history.touched() || history.wrote().is_some() {
+            return Verdict::Untouched;
+        }
+        match history.first_contradiction(now, |name| self.is_own(path, name)) {
+            Some((first, change)) => Verdict::Contradicted { first, change },
+            None => Verdict::Unchanged,
+        }
+    }
+
+    /// What the state of a path contradicts that somebody else changed after the
+    /// guest wrote it. A fresh run would find that state where this run first
+    /// touched the path, or first listed its folder, and then write over it: so
+    /// it is contradicted there, whatever the state is. If the guest wrote it
+    /// without any look at it, nothing is contradicted.
+    #[must_use]
+    pub fn judge_foreign(&self, path: &Path, now: &Current) -> Verdict {
+        let Some(history) = self.histories.get(path) else {
+            return Verdict::Untouched;
+        };
+        let Some(wrote) = history.wrote() else {
+            return self.judge(path, now);
+        };
+        let there = !matches!(now, Current::Missing);
+        let touched = history.facts().first().map(|fact| {
+            let change = match (&fact.seen, there) {
+                (_, false) => ChangeKind::Removed,
+                (Observation::Missing, true) => ChangeKind::Created,
+                (_, true) => ChangeKind::Modified,
+            };
+            (fact.index, change)
+        });
+        let listed = self.first_other_listing(path, there, wrote);
+        let earliest = touched
+            .into_iter()
+            .chain(listed)
+            .min_by_key(|(first, _)| *first);
+        match earliest {
+            Some((first, change)) => Verdict::Contradicted { first, change },
+            None => Verdict::Untouched,
+        }
+    }
+
+    /// The first listing of the path's folder, before `until`, that did not show
+    /// it as it is now.
+    fn first_other_listing(
+        &self,
+        path: &Path,
+        there: bool,
+        until: AccessIndex,
+    ) -> Option<(AccessIndex, ChangeKind)> {
+        let (folder, name) = (path.parent()?, path.file_name()?);
+        let change = if there {
+            ChangeKind::Created
+        } else {
+            ChangeKind::Removed
+        };
+        let facts = self.histories.get(folder)?.facts();
+        facts
+            .iter()
+            .take_while(|fact| fact.index < until)
+            .find(|fact| match &fact.seen {
+                Observation::Listing(names) => names.contains(name) != there,
+                _ => false,
+            })
+            .map(|fact| (fact.index, change))
+    }
+
+    // ---- Checkpoints ----
+
+    /// The path was edited once, and will be again: it always gets a checkpoint
+    /// before it, which is dropped last. Outlives rewinds and restarts.
+    pub fn mark_hot(&mut self, path: &Path) {
+        self.shelf.mark_hot(path);
+    }
+
+    /// Whether to take a checkpoint before the guest touches `path`.
+    ///
+    /// `guest_time` is how long this run has been running, with the kept part
+    /// before its resume and without the time it spent frozen. Never due are a
+    /// second one in the same place, one before a path that was touched or
+    /// written already (a contradiction of it lies before that), and any where
+    /// the limits leave no room.
+    #[must_use]
+    pub fn checkpoint_due(
+        &self,
+        path: &Path,
+        guest_time: Duration,
+        predicted_cost: Duration,
+    ) -> bool {
+        !self.histories.contains_key(path)
+            && self.shelf.due(path, self.next, guest_time, predicted_cost)
+    }
+
+    /// Puts a checkpoint at the end of the timeline. Returns those that the
+    /// limits cost; the timeline has let go of them already. The new one is
+    /// among them only if it alone exceeds the memory, or if it is cold, there
+    /// is no room left, and all others are hot.
+    pub fn add_checkpoint(&mut self, checkpoint: Checkpoint) -> Vec<CheckpointId> {
+        self.shelf.add(checkpoint, self.next, self.log.len())
+    }
+
+    /// The newest checkpoint at or before an access: where to resume when that
+    /// access is the first contradicted one. `None` is a restart.
+    #[must_use]
+    pub fn resume_point(&self, first: AccessIndex) -> Option<CheckpointId> {
+        self.shelf.at_or_before(first)
+    }
+
+    /// Goes back to a checkpoint, or to the start with `None`: drops all
+    /// accesses and checkpoints after it. Returns the dropped checkpoints. The
+    /// one resumed from stays and can be resumed again. With a checkpoint that
+    /// is not in the timeline nothing happens.
+    pub fn rewind(&mut self, to: Option<CheckpointId>) -> Vec<CheckpointId> {
+        let Some(id) = to else {
+            self.histories.clear();
+            self.log.clear();
+            self.next = AccessIndex(0);
+            return self.shelf.restart();
+        };
+        let Some((mark, dropped)) = self.shelf.rewind(id) else {
+            return Vec::new();
+        };
+        while self.log.len() > mark {
+            if let Some(step) = self.log.pop() {
+                self.undo(&step);
+            }
+        }
+        dropped
+    }
+
+    fn undo(&mut self, step: &Step) {
+        let (Step::Learned(path) | Step::Wrote(path)) = step;
+        let Some(history) = self.histories.get_mut(path) else {
+            return;
+        };
+        match step {
+            Step::Learned(_) => {
+                history.pop();
+                self.next.0 -= 1;
+            }
+            Step::Wrote(_) => history.unset_wrote(),
+        }
+        if history.is_empty() {
+            self.histories.remove(path);
+        }
+    }
+
+    /// Lets go of a checkpoint whose image is gone; false if it was not here.
+    pub fn drop_checkpoint(&mut self, id: CheckpointId) -> bool {
+        self.shelf.drop_one(id).is_some()
+    }
+
+    /// The checkpoints, oldest first.
+    pub fn checkpoints(&self) -> impl DoubleEndedIterator<Item = &Checkpoint> {
+        self.shelf.iter()
+    }
+
+    /// One checkpoint by its name.
+    #[must_use]
+    pub fn checkpoint(&self, id: CheckpointId) -> Option<&Checkpoint> {
+        self.shelf.get(id)
+    }
+
+    /// The access that a checkpoint stands before.
+    #[must_use]
+    pub fn position_of(&self, id: CheckpointId) -> Option<AccessIndex> {
+        self.shelf.position(id)
+    }
+
+    /// An effect that cannot be undone happened now: no checkpoint up to here
+    /// can be resumed any more. Returns them all, to be dropped; later ones are
+    /// usable again.
+    pub fn bar(&mut self) -> Vec<CheckpointId> {
+        self.shelf.clear()
+    }
+
+    /// Gives up the least valuable checkpoint, since processes or memory ran
+    /// out; `None` if there is none.
+    pub fn evict_one(&mut self) -> Option<CheckpointId> {
+        self.shelf.evict()
+    }
+
+    // ---- Looking at it ----
+
+    /// The index that the next access will have: how many there are.
+    #[must_use]
+    pub fn end(&self) -> AccessIndex {
+        self.next
+    }
+
+    /// All accesses, in order.
+    pub fn accesses(&self) -> impl Iterator<Item = Access<'_>> {
+        let learned = self.log.iter().filter_map(|step| match step {
+            Step::Learned(path) => Some(path),
+            Step::Wrote(_) => None,
+        });
+        (0..).zip(learned).filter_map(|(index, path)| {
+            let index = AccessIndex(index);
+            let facts = self.histories.get(path)?.facts();
+            let at = facts.binary_search_by_key(&index, |fact| fact.index).ok()?;
+            Some(Access {
+                index,
+                path,
+                seen: &facts[at].seen,
+            })
+        })
+    }
+}

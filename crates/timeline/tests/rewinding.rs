@@ -1,0 +1,253 @@
+//! Going back: a rewound timeline is the one that was there before, and the
+//! same accesses lead to the same timeline again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use timeline::{
+    AccessIndex, AccessKind, Checkpoint, CheckpointId, Current, Identity, Limits, Observation,
+    Timeline, Verdict,
+};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Record(u8, Observation),
+    Wrote(u8),
+    Checkpoint,
+}
+
+fn path(n: u8) -> PathBuf {
+    PathBuf::from(format!("/p/{n}"))
+}
+
+fn identity(n: u64) -> Identity {
+    Identity {
+        device: 1,
+        inode: n,
+        size: 1,
+        mtime_ns: 1,
+        ctime_ns: 1,
+    }
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let seen = prop_oneof![
+        (0..3_u64).prop_map(|n| Observation::Content {
+            identity: identity(n)
+        }),
+        Just(Observation::Missing),
+        (0..3_u8).prop_map(|n| Observation::Link(path(n))),
+        Just(Observation::Listing(["a".into()].into())),
+    ];
+    prop_oneof![
+        6 => (0..5_u8, seen).prop_map(|(n, seen)| Op::Record(n, seen)),
+        1 => (0..5_u8).prop_map(Op::Wrote),
+        1 => Just(Op::Checkpoint),
+    ]
+}
+
+fn roomy() -> Timeline {
+    Timeline::new(Limits {
+        share: 1.0,
+        max_checkpoints: 1_000,
+        max_memory: u64::MAX,
+        allowance: Duration::ZERO,
+    })
+}
+
+fn play(timeline: &mut Timeline, ops: &[Op], first: usize) {
+    for (n, op) in ops.iter().enumerate() {
+        match op {
+            Op::Record(n, seen) => {
+                timeline.record(&path(*n), seen.clone());
+            }
+            Op::Wrote(n) => timeline.wrote(&path(*n)),
+            Op::Checkpoint => {
+                let id = CheckpointId((first + n) as u32);
+                assert_eq!(timeline.add_checkpoint(checkpoint(id)), []);
+            }
+        }
+    }
+}
+
+fn checkpoint(id: CheckpointId) -> Checkpoint {
+    Checkpoint {
+        id,
+        path: path(0),
+        guest_time: Duration::from_secs(u64::from(id.0)),
+        cost: Duration::from_millis(1),
+        memory: 1,
+        depth: 0,
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_rewind_leaves_the_timeline_as_it_was(
+        before in proptest::collection::vec(op(), 0..40),
+        after in proptest::collection::vec(op(), 0..40),
+        again in 1..4,
+    ) {
+        let mut timeline = roomy();
+        play(&mut timeline, &before, 0);
+        let here = CheckpointId(1_000_000);
+        timeline.add_checkpoint(checkpoint(here));
+        let was = timeline.clone();
+        let mut first_life = None;
+        for _ in 0..again {
+            play(&mut timeline, &after, before.len());
+            // The same accesses lead to the same timeline.
+            prop_assert_eq!(first_life.get_or_insert_with(|| timeline.clone()), &timeline);
+            let taken: Vec<CheckpointId> = timeline
+                .checkpoints()
+                .map(|checkpoint| checkpoint.id)
+                .skip_while(|id| *id != here)
+                .skip(1)
+                .collect();
+            prop_assert_eq!(timeline.rewind(Some(here)), taken);
+            prop_assert_eq!(&timeline, &was);
+        }
+        let all: Vec<CheckpointId> = was.checkpoints().map(|checkpoint| checkpoint.id).collect();
+        prop_assert_eq!(timeline.rewind(None), all);
+        prop_assert_eq!(&timeline, &roomy());
+    }
+
+    #[test]
+    fn accesses_are_told_in_order_and_each_once(ops in proptest::collection::vec(op(), 0..80)) {
+        let mut timeline = roomy();
+        play(&mut timeline, &ops, 0);
+        let mut expected: Vec<(PathBuf, Observation)> = Vec::new();
+        let mut own = Vec::new();
+        for op in &ops {
+            match op {
+                Op::Record(n, seen) => {
+                    let entry = (path(*n), seen.clone());
+                    if !own.contains(n) && !expected.contains(&entry) {
+                        expected.push(entry);
+                    }
+                }
+                Op::Wrote(n) => own.push(*n),
+                Op::Checkpoint => {}
+            }
+        }
+        let told: Vec<(PathBuf, Observation)> = timeline
+            .accesses()
+            .enumerate()
+            .map(|(n, access)| {
+                assert_eq!(access.index, AccessIndex(n as u64));
+                (access.path.to_owned(), access.seen.clone())
+            })
+            .collect();
+        prop_assert_eq!(timeline.end(), AccessIndex(expected.len() as u64));
+        prop_assert_eq!(told, expected);
+    }
+}
+
+fn content(n: u64) -> Observation {
+    Observation::Content {
+        identity: identity(n),
+    }
+}
+
+fn first(at: u64, verdict: Verdict) -> bool {
+    verdict.contradiction() == Some(AccessIndex(at))
+}
+
+#[test]
+fn an_unknown_checkpoint_changes_nothing() {
+    let mut timeline = roomy();
+    timeline.record(&path(1), content(1));
+    let was = timeline.clone();
+    assert_eq!(timeline.rewind(Some(CheckpointId(7))), []);
+    assert!(!timeline.drop_checkpoint(CheckpointId(7)));
+    assert_eq!(timeline, was);
+}
+
+#[test]
+fn a_checkpoint_serves_the_access_that_it_stands_before() {
+    let mut timeline = roomy();
+    timeline.record(&path(1), content(1));
+    timeline.add_checkpoint(checkpoint(CheckpointId(0)));
+    let second = timeline.record(&path(2), content(2));
+    assert_eq!(timeline.resume_point(AccessIndex(0)), None);
+    assert_eq!(timeline.resume_point(second), Some(CheckpointId(0)));
+    assert_eq!(timeline.bar(), [CheckpointId(0)]);
+    assert_eq!(timeline.resume_point(second), None);
+    timeline.add_checkpoint(checkpoint(CheckpointId(1)));
+    let third = timeline.record(&path(3), content(3));
+    assert_eq!(timeline.resume_point(second), None);
+    assert_eq!(timeline.resume_point(third), Some(CheckpointId(1)));
+}
+
+#[test]
+fn no_second_checkpoint_in_one_place_and_none_before_a_known_path() {
+    let mut timeline = roomy();
+    let (second, no_cost) = (Duration::from_secs(1), Duration::ZERO);
+    let due = |timeline: &Timeline, n| timeline.checkpoint_due(&path(n), second, no_cost);
+    timeline.mark_hot(&path(1));
+    assert!(due(&timeline, 1));
+    timeline.add_checkpoint(checkpoint(CheckpointId(0)));
+    assert!(!due(&timeline, 1));
+    timeline.record(&path(2), content(2));
+    assert!(due(&timeline, 1));
+    timeline.record(&path(1), content(1));
+    assert!(!due(&timeline, 1));
+    // The resumed run touches its path again: the checkpoint is still there.
+    timeline.rewind(Some(CheckpointId(0)));
+    assert!(!due(&timeline, 1));
+}
+
+#[test]
+fn what_the_guest_created_is_its_own_until_it_is_rewound() {
+    let mut timeline = roomy();
+    timeline.record(&path(1), Observation::Missing);
+    timeline.add_checkpoint(checkpoint(CheckpointId(0)));
+    timeline.wrote(&path(1));
+    assert_eq!(timeline.record(&path(1), content(1)), AccessIndex(1));
+    assert!(timeline.knows(&path(1), AccessKind::Content));
+    let there = Current::Link {
+        metadata: timeline::Metadata {
+            kind: timeline::FileKind::Link,
+            mode: 0,
+            identity: identity(1),
+        },
+        target: path(9),
+    };
+    assert_eq!(timeline.judge(&path(1), &there), Verdict::Untouched);
+    assert!(first(0, timeline.judge_foreign(&path(1), &there)));
+    timeline.rewind(Some(CheckpointId(0)));
+    assert!(!timeline.knows(&path(1), AccessKind::Content));
+    assert!(first(0, timeline.judge(&path(1), &there)));
+}
+
+#[test]
+fn two_fingerprints_of_one_identity_spoil_the_content() {
+    let mut timeline = roomy();
+    timeline.record(&path(1), content(1));
+    assert!(timeline.needs_fingerprint(&path(1)));
+    timeline.set_fingerprint(&path(1), &identity(1), [1; 32]);
+    assert!(!timeline.needs_fingerprint(&path(1)));
+    let now = Current::File {
+        metadata: timeline::Metadata {
+            kind: timeline::FileKind::Regular,
+            mode: 0o644,
+            identity: identity(1),
+        },
+        fingerprint: Some([1; 32]),
+    };
+    assert_eq!(timeline.judge(&path(1), &now), Verdict::Unchanged);
+    timeline.set_fingerprint(&path(1), &identity(1), [2; 32]);
+    assert!(first(0, timeline.judge(&path(1), &now)));
+}
+
+#[test]
+fn a_fingerprint_for_a_file_that_is_no_longer_known_is_forgotten() {
+    let mut timeline = roomy();
+    timeline.add_checkpoint(checkpoint(CheckpointId(0)));
+    timeline.record(&path(1), content(1));
+    timeline.rewind(Some(CheckpointId(0)));
+    let was = timeline.clone();
+    timeline.set_fingerprint(&path(1), &identity(1), [1; 32]);
+    assert_eq!(timeline, was);
+}
