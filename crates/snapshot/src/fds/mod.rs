@@ -1,0 +1,478 @@
+//! The open files of a process.
+//!
+//! fork shares the open file descriptions, and the live run moves them on. What
+//! nobody can see the end of is left open in the image and reset on resume: an
+//! offset, flags, a counter. What a peer would wait for the end of, such as a
+//! pipe or a socket, is closed in the image and made anew on resume, with what
+//! was in it. What can be neither is a refusal.
+
+mod epoll;
+mod event;
+mod pipe;
+
+use crate::procfs::{self, FdInfo};
+use crate::{Guest, Refusal};
+use epoll::Epoll;
+use event::{EventCounter, TimerFd};
+use pipe::Pipe;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use tracee::{Remote, Tid};
+
+/// The open files of this process that a guest inherits when it is started, to
+/// tell them from its own later: what happens to those is seen by others.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    files: Vec<(i32, u64, u64)>,
+}
+
+impl Inherited {
+    /// The files that a child started now would inherit.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc/self/fd` cannot be read.
+    pub fn of_this_process() -> io::Result<Self> {
+        let own = own_id();
+        let mut files = Vec::new();
+        for entry in fs::read_dir("/proc/self/fd")? {
+            let Some(fd) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else {
+                continue;
+            };
+            // The one that lists the folder is gone by now.
+            let Ok(info) = procfs::fdinfo(own, fd) else {
+                continue;
+            };
+            if info.flags & libc::O_CLOEXEC == 0
+                && let Ok(metadata) = fs::metadata(format!("/proc/self/fd/{fd}"))
+            {
+                files.push((fd, metadata.dev(), metadata.ino()));
+            }
+        }
+        Ok(Self { files })
+    }
+
+    /// Whether a guest's fd is one of these, by the open file description.
+    fn has(&self, process: Tid, fd: i32, device: u64, inode: u64) -> bool {
+        self.files
+            .iter()
+            .filter(|(_, d, i)| (*d, *i) == (device, inode))
+            .any(|&(own, ..)| {
+                // Where kcmp is refused, the same file counts as the same
+                // description: less is reset then, and nothing of others is.
+                tracee::same_open_file((own_id(), own), (process, fd)).unwrap_or(true)
+            })
+    }
+
+    /// Whether any inherited fd is of this file, such as the other end of a pipe.
+    fn has_file(&self, device: u64, inode: u64) -> bool {
+        self.files
+            .iter()
+            .any(|(_, d, i)| (*d, *i) == (device, inode))
+    }
+}
+
+fn own_id() -> Tid {
+    Tid::new(rustix::process::getpid().as_raw_nonzero().get())
+}
+
+/// A regular file that the guest can write to through an fd or a mapping that
+/// was there before the checkpoint, so that its bytes must be kept by whoever
+/// takes the checkpoint.
+#[derive(Clone, Debug)]
+pub struct HeldFile {
+    /// Where it can be opened, in `/proc`.
+    pub handle: PathBuf,
+    /// Its name, if it still has one.
+    pub path: Option<PathBuf>,
+}
+
+/// One fd.
+#[derive(Clone, Debug)]
+struct Entry {
+    fd: i32,
+    info: FdInfo,
+    device: u64,
+    inode: u64,
+    inherited: bool,
+}
+
+impl Entry {
+    fn closes_on_exec(&self) -> bool {
+        self.info.flags & libc::O_CLOEXEC != 0
+    }
+
+    fn status_flags(&self) -> i32 {
+        self.info.flags & SETTABLE
+    }
+
+    fn is_writable(&self) -> bool {
+        self.info.flags & libc::O_ACCMODE != libc::O_RDONLY
+    }
+}
+
+/// What F_SETFL can change.
+const SETTABLE: i32 =
+    libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME | libc::O_NONBLOCK;
+
+/// A file that the image keeps open.
+#[derive(Clone, Debug)]
+struct Kept {
+    fd: i32,
+    flags: i32,
+    /// To be sought back to, where there is an offset and it is the guest's own.
+    position: Option<i64>,
+}
+
+/// All open files of a process, as they were.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FdTable {
+    kept: Vec<Kept>,
+    counters: Vec<EventCounter>,
+    timers: Vec<TimerFd>,
+    pipes: Vec<Pipe>,
+    epolls: Vec<Epoll>,
+    /// Fds that the image must not hold open.
+    closed: Vec<i32>,
+    /// The first number above all that the guest uses.
+    above: i32,
+    /// Regular files whose bytes are to be kept.
+    pub(crate) held: Vec<HeldFile>,
+}
+
+/// Groups fds by open file description: each group is one object under several
+/// numbers.
+fn group(process: Tid, entries: Vec<Entry>) -> Result<Vec<Vec<Entry>>, Refusal> {
+    let mut groups: Vec<Vec<Entry>> = Vec::new();
+    'entries: for entry in entries {
+        for group in &mut groups {
+            let first = &group[0];
+            if (first.device, first.inode) != (entry.device, entry.inode) {
+                continue;
+            }
+            let same = tracee::same_open_file((process, first.fd), (process, entry.fd)).map_err(
+                |source| {
+                    Refusal::unsupported(
+                        "kcmp-refused",
+                        format!(
+                            "kcmp(2) is refused, so that shared files cannot be told: {source}"
+                        ),
+                    )
+                },
+            )?;
+            if same {
+                group.push(entry);
+                continue 'entries;
+            }
+        }
+        groups.push(vec![entry]);
+    }
+    Ok(groups)
+}
+
+impl FdTable {
+    /// Reads the open files of a stopped process.
+    pub(crate) fn capture(guest: &Guest) -> Result<Self, Refusal> {
+        let process = guest.process;
+        let mut table = Self::default();
+        let mut counters = Vec::new();
+        let mut timers = Vec::new();
+        let mut pipes: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
+        let mut epolls = Vec::new();
+        let mut targets = BTreeMap::new();
+        for fd in fds(process)? {
+            let link = format!("/proc/{process}/fd/{fd}");
+            let name =
+                fs::read_link(&link).map_err(Refusal::proc("read a link of /proc/PID/fd"))?;
+            let info =
+                procfs::fdinfo(process, fd).map_err(Refusal::proc("read /proc/PID/fdinfo"))?;
+            let metadata = fs::metadata(&link).map_err(Refusal::proc("look at an open file"))?;
+            let (device, inode) = (metadata.dev(), metadata.ino());
+            let inherited = guest.inherited.has(process, fd, device, inode);
+            let entry = Entry {
+                fd,
+                info,
+                device,
+                inode,
+                inherited,
+            };
+            table.above = table.above.max(fd + 1);
+            targets.insert(fd, inode);
+            if entry.info.flags & libc::O_ASYNC != 0 {
+                return Err(Refusal::unsupported(
+                    "signal-driven-io",
+                    format!("{} has O_ASYNC set", name.display()),
+                ));
+            }
+            if inherited || entry.info.flags & libc::O_PATH != 0 {
+                table.keep(&entry, metadata.mode());
+                continue;
+            }
+            let name = name.to_string_lossy();
+            match (metadata.mode() & libc::S_IFMT, &*name) {
+                (libc::S_IFREG, _) if name.starts_with("/memfd:") => {
+                    return Err(Refusal::unsupported("memfd", format!("{name} is open")));
+                }
+                (libc::S_IFREG, _) => {
+                    if entry.is_writable() {
+                        table.held.push(HeldFile {
+                            path: (metadata.nlink() > 0).then(|| Path::new(&*name).into()),
+                            handle: link.into(),
+                        });
+                    }
+                    table.keep(&entry, metadata.mode());
+                }
+                (libc::S_IFDIR | libc::S_IFCHR | libc::S_IFBLK | libc::S_IFLNK, _) => {
+                    if name.starts_with("/dev/ptmx") || name.starts_with("/dev/pts/ptmx") {
+                        return Err(Refusal::unsupported(
+                            "pseudo-terminal",
+                            "the guest made a pseudo-terminal",
+                        ));
+                    }
+                    if name.starts_with("/dev/")
+                        && UNSHARABLE_DEVICES.iter().any(|d| name[5..].starts_with(d))
+                    {
+                        return Err(Refusal::unsupported("device", format!("{name} is open")));
+                    }
+                    table.keep(&entry, metadata.mode());
+                }
+                (libc::S_IFIFO, _) if name.starts_with("pipe:") => {
+                    if guest.inherited.has_file(device, inode) {
+                        // Another end of a pipe that goes out of the guest.
+                        table.keep(&entry, metadata.mode());
+                    } else {
+                        table.closed.push(fd);
+                        pipes.entry(inode).or_default().push(entry);
+                    }
+                }
+                (libc::S_IFIFO, _) => {
+                    return Err(Refusal::unsupported(
+                        "fifo",
+                        format!("the FIFO {name} is open"),
+                    ));
+                }
+                (libc::S_IFSOCK, _) => {
+                    return Err(Refusal::unsupported("socket", "a socket is open"));
+                }
+                (_, "anon_inode:[eventfd]") => counters.push(entry),
+                (_, "anon_inode:[timerfd]") => timers.push(entry),
+                (_, "anon_inode:[eventpoll]") => {
+                    table.closed.push(fd);
+                    epolls.push(entry);
+                }
+                (_, "anon_inode:[signalfd]") => table.keep(&entry, metadata.mode()),
+                _ => {
+                    let kind = name
+                        .trim_start_matches("anon_inode:")
+                        .trim_matches(['[', ']']);
+                    return Err(Refusal::unsupported(
+                        "open-file",
+                        format!("an open {kind} cannot be brought back yet"),
+                    ));
+                }
+            }
+        }
+        for group in group(process, counters)? {
+            table.keep(&group[0], 0);
+            table.counters.push(EventCounter::capture(&group[0]));
+        }
+        for group in group(process, timers)? {
+            table.keep(&group[0], 0);
+            table.timers.push(TimerFd::capture(&group[0]));
+        }
+        for (_, ends) in pipes {
+            table
+                .pipes
+                .push(Pipe::capture(process, group(process, ends)?)?);
+        }
+        table.pipes.sort_by_key(Pipe::lowest);
+        for group in group(process, epolls)? {
+            table.epolls.push(Epoll::capture(process, group, &targets)?);
+        }
+        Ok(table)
+    }
+
+    fn keep(&mut self, entry: &Entry, mode: u32) {
+        let seekable = matches!(
+            mode & libc::S_IFMT,
+            libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK
+        );
+        // What others wrote to an inherited file meanwhile is not overwritten.
+        let own = !(entry.inherited && entry.is_writable());
+        self.kept.push(Kept {
+            fd: entry.fd,
+            flags: entry.status_flags(),
+            position: (seekable && own && entry.info.flags & libc::O_PATH == 0)
+                .then_some(entry.info.position),
+        });
+    }
+
+    /// Closes in an image what it must not hold.
+    pub(crate) fn close_in_image(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
+        let mut closed = self.closed.clone();
+        closed.sort_unstable();
+        for run in closed.chunk_by(|a, b| a + 1 == *b) {
+            let (first, last) = (run[0] as u64, run[run.len() - 1] as u64);
+            remote.call("close_range", libc::SYS_close_range, &[first, last, 0])?;
+        }
+        Ok(())
+    }
+
+    /// Gives a copy of the image its open files back.
+    pub(crate) fn restore(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
+        let process = remote.tid();
+        for kept in &self.kept {
+            kept.reset(remote)?;
+        }
+        for counter in &self.counters {
+            counter.reset(remote)?;
+        }
+        for timer in &self.timers {
+            timer.reset(remote)?;
+        }
+        for pipe in &self.pipes {
+            pipe.restore(process, remote, self.above)?;
+        }
+        for epoll in &self.epolls {
+            epoll.create(remote, self.above)?;
+        }
+        for epoll in &self.epolls {
+            epoll.fill(remote)?;
+        }
+        Ok(())
+    }
+}
+
+/// Devices that hold state of one process.
+const UNSHARABLE_DEVICES: &[&str] = &[
+    "nvidia",
+    "dri/",
+    "kvm",
+    "fuse",
+    "userfaultfd",
+    "uinput",
+    "snd/",
+];
+
+impl Kept {
+    fn reset(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
+        let now = procfs::fdinfo(remote.tid(), self.fd)
+            .map_err(Refusal::proc("read /proc/PID/fdinfo of a copy"))?;
+        if let Some(position) = self.position
+            && position != now.position
+        {
+            remote.call(
+                "lseek",
+                libc::SYS_lseek,
+                &[self.fd as u64, position as u64, libc::SEEK_SET as u64],
+            )?;
+        }
+        if now.flags & SETTABLE != self.flags {
+            set_flags(remote, self.fd, self.flags)?;
+        }
+        Ok(())
+    }
+}
+
+fn set_flags(remote: &mut Remote<'_>, fd: i32, flags: i32) -> Result<(), Refusal> {
+    remote.call(
+        "fcntl",
+        libc::SYS_fcntl,
+        &[fd as u64, libc::F_SETFL as u64, flags as u64],
+    )?;
+    Ok(())
+}
+
+fn fds(process: Tid) -> Result<Vec<i32>, Refusal> {
+    let step = "list /proc/PID/fd";
+    let mut fds = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{process}/fd")).map_err(Refusal::proc(step))? {
+        let entry = entry.map_err(Refusal::proc(step))?;
+        if let Some(fd) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        {
+            fds.push(fd);
+        }
+    }
+    fds.sort_unstable();
+    Ok(fds)
+}
+
+/// A new open file description in a copy, on its way to the numbers that the
+/// guest knows it by. It has a number of its own until [`place`] is done.
+#[derive(Copy, Clone, Debug)]
+struct Fresh {
+    fd: i32,
+}
+
+impl Fresh {
+    /// Moves it out of the way of the numbers that are still to be filled.
+    fn lift(self, remote: &mut Remote<'_>, above: i32) -> Result<Self, Refusal> {
+        if self.fd >= above {
+            return Ok(self);
+        }
+        let fd = remote.call(
+            "fcntl",
+            libc::SYS_fcntl,
+            &[self.fd as u64, libc::F_DUPFD_CLOEXEC as u64, above as u64],
+        )?;
+        close(remote, self.fd)?;
+        Ok(Self { fd: fd as i32 })
+    }
+
+    /// Puts it under all its numbers, and only those.
+    fn place(self, remote: &mut Remote<'_>, entries: &[Entry]) -> Result<(), Refusal> {
+        let mut stays = false;
+        for entry in entries {
+            if entry.fd == self.fd {
+                stays = true;
+                remote.call(
+                    "fcntl",
+                    libc::SYS_fcntl,
+                    &[
+                        self.fd as u64,
+                        libc::F_SETFD as u64,
+                        u64::from(entry.closes_on_exec()),
+                    ],
+                )?;
+            } else {
+                let flags = entry.info.flags & libc::O_CLOEXEC;
+                remote.call(
+                    "dup3",
+                    libc::SYS_dup3,
+                    &[self.fd as u64, entry.fd as u64, flags as u64],
+                )?;
+            }
+        }
+        if !stays {
+            close(remote, self.fd)?;
+        }
+        Ok(())
+    }
+}
+
+fn close(remote: &mut Remote<'_>, fd: i32) -> Result<(), Refusal> {
+    remote.call("close", libc::SYS_close, &[fd as u64])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_output_is_inherited_and_a_file_of_ours_is_not() {
+        let inherited = Inherited::of_this_process().unwrap();
+        let file = fs::File::open("/proc/self/stat").unwrap();
+        let metadata = file.metadata().unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        assert!(!inherited.has(own_id(), fd, metadata.dev(), metadata.ino()));
+        let stdout = fs::metadata("/proc/self/fd/1").unwrap();
+        assert!(inherited.has(own_id(), 1, stdout.dev(), stdout.ino()));
+    }
+}

@@ -1,0 +1,369 @@
+//! Taking a checkpoint.
+
+use crate::fds::{FdTable, HeldFile};
+use crate::image::{Image, ImageParts};
+use crate::procfs;
+use crate::thread::{self, ThreadState};
+use crate::{Guest, Hazard, Refusal};
+use std::fs;
+use std::time::{Duration, Instant};
+use tracee::{Event, Remote, Report, Stopped, Tid, Tracer};
+
+/// How long the guest's other threads get to stop.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What came of [`freeze`].
+#[derive(Debug)]
+pub struct Frozen {
+    /// The task that the checkpoint was taken at, still stopped; `None` if it
+    /// died. If it is no longer before its call
+    /// ([`Stopped::is_before_call`]), it is to be let go and will stop before
+    /// the same call again.
+    pub task: Option<Stopped>,
+    /// The image, or why there is none.
+    pub outcome: Result<Image, Refusal>,
+}
+
+/// A thread that is stopped for a checkpoint, and the event it had stopped for.
+struct Held {
+    task: Stopped,
+    event: Event,
+}
+
+/// Freezes a guest of one process, one of whose threads is stopped before a
+/// system call. Its other threads are stopped, and go on after the call as they
+/// would have: the events that they stopped for are reported by
+/// [`Tracer::wait`] after it.
+///
+/// `hold` is called for each regular file whose bytes the image depends on and
+/// that the guest can go on changing unseen.
+pub fn freeze(
+    tracer: &mut Tracer,
+    guest: &mut Guest,
+    task: Stopped,
+    hold: &mut dyn FnMut(&HeldFile) -> Result<(), String>,
+) -> Frozen {
+    let current = task.tid();
+    let mut held = vec![Held {
+        task,
+        event: Event::Seccomp,
+    }];
+    let outcome = stop_others(tracer, guest, &mut held)
+        .and_then(|()| freeze_stopped(tracer, guest, &mut held, hold));
+    let mut task = None;
+    for Held {
+        task: stopped,
+        event,
+    } in held
+    {
+        if stopped.tid() == current {
+            task = Some(stopped);
+        } else {
+            tracer.postpone(Report::Stop(stopped, event));
+        }
+    }
+    Frozen { task, outcome }
+}
+
+/// Stops all threads of the guest that are not held yet, also those that are
+/// born meanwhile.
+fn stop_others(tracer: &mut Tracer, guest: &Guest, held: &mut Vec<Held>) -> Result<(), Refusal> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let threads =
+            procfs::threads(guest.process).map_err(Refusal::proc("list the guest's threads"))?;
+        let missing: Vec<Tid> = threads
+            .into_iter()
+            .filter(|tid| held.iter().all(|h| h.task.tid() != *tid))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for tid in &missing {
+            match tracer.interrupt(*tid) {
+                // One that has not been seen yet is stopping by itself.
+                Ok(()) | Err(tracee::Error::Died(_)) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        for tid in missing {
+            match tracer.wait_for(tid, Some(deadline)) {
+                Ok((task, event)) => held.push(Held { task, event }),
+                Err(tracee::Error::Died(_)) if tid != guest.process => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+/// Refuses what is known to have no answer, before anything is done.
+fn check(guest: &Guest, held: &[Held]) -> Result<(), Refusal> {
+    for hazard in &guest.hazards {
+        if let Some(refusal) = hazard.refusal() {
+            return Err(refusal);
+        }
+    }
+    for Held { event, .. } in held {
+        match event {
+            Event::GroupStop(_) => {
+                return Err(Refusal::unsupported(
+                    "stopped",
+                    "the guest is stopped by a signal",
+                ));
+            }
+            Event::Child { .. } | Event::Exec { .. } | Event::SyscallExit => {
+                return Err(Refusal::Late);
+            }
+            Event::Seccomp | Event::Signal(_) | Event::Interrupted => {}
+        }
+    }
+    let children = tracee::children_of_task(guest.process)
+        .map_err(Refusal::proc("list the guest's children"))?;
+    if !children.is_empty() {
+        return Err(Refusal::unsupported(
+            "child-alive",
+            "the guest has a child process",
+        ));
+    }
+    if guest.hazards.contains(&Hazard::PosixTimers) {
+        let timers = fs::read_to_string(format!("/proc/{}/timers", guest.process))
+            .map_err(Refusal::proc("read the guest's timers"))?;
+        if !timers.trim().is_empty() {
+            return Err(Refusal::unsupported(
+                "posix-timers",
+                "the guest has POSIX timers",
+            ));
+        }
+    }
+    if guest.hazards.contains(&Hazard::RecordLocks) && holds_record_locks(guest.process)? {
+        return Err(Refusal::unsupported(
+            "record-locks",
+            "the guest holds POSIX record locks",
+        ));
+    }
+    Ok(())
+}
+
+fn holds_record_locks(process: Tid) -> Result<bool, Refusal> {
+    let locks = fs::read_to_string("/proc/locks").map_err(Refusal::proc("read /proc/locks"))?;
+    let process = process.to_string();
+    Ok(locks.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        fields.any(|f| f == "POSIX") && fields.any(|f| f == process)
+    }))
+}
+
+/// The mappings that the live run would write through into the image.
+fn shared_mappings(guest: &Guest) -> Result<Vec<HeldFile>, Refusal> {
+    if !guest.hazards.contains(&Hazard::SharedMappings) {
+        return Ok(Vec::new());
+    }
+    let process = guest.process;
+    let mut held: Vec<HeldFile> = Vec::new();
+    for mapping in procfs::shared_mappings(process)
+        .map_err(Refusal::proc("read the guest's mappings"))?
+        .into_iter()
+        .filter(|m| m.writable)
+    {
+        let path = std::path::Path::new(&mapping.path);
+        // A shared anonymous mapping is called /dev/zero, and every file that is
+        // gone has a mark behind its name.
+        let on_disk = fs::metadata(path)
+            .is_ok_and(|m| m.is_file() && std::os::unix::fs::MetadataExt::ino(&m) == mapping.inode);
+        if !on_disk {
+            return Err(Refusal::unsupported(
+                "shared-memory",
+                format!("the guest has shared memory ({})", mapping.path),
+            ));
+        }
+        if held.iter().all(|h| h.path.as_deref() != Some(path)) {
+            held.push(HeldFile {
+                handle: path.into(),
+                path: Some(path.into()),
+            });
+        }
+    }
+    Ok(held)
+}
+
+/// Makes a stopped thread call, and keeps it among those held. The event that a
+/// thread had stopped for must not be lost: a signal is sent to it again, with
+/// its details, and a call that it stood before is made again by itself.
+fn with_remote<T>(
+    tracer: &mut Tracer,
+    guest: &mut Guest,
+    held: &mut Vec<Held>,
+    index: usize,
+    act: impl FnOnce(&mut Remote<'_>, &mut Guest) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let syscall_at = guest.syscall_at()?;
+    let Held { task, event } = held.swap_remove(index);
+    let signal = match event {
+        Event::Signal(_) => Some(task.signal_info()?),
+        _ => None,
+    };
+    let (process, tid) = (guest.process, task.tid());
+    let mut remote = Remote::enter(tracer, process, task, syscall_at)?;
+    let mut result = act(&mut remote, guest);
+    if let Some(info) = signal {
+        let at = remote.scratch()?.0;
+        remote.memory().write(at, crate::sys::signal_bytes(&info))?;
+        let sent = remote.call(
+            "rt_tgsigqueueinfo",
+            libc::SYS_rt_tgsigqueueinfo,
+            &[
+                process.raw() as u64,
+                tid.raw() as u64,
+                info.si_signo as u64,
+                at.0,
+            ],
+        );
+        if let Err(e) = sent {
+            result = result.and(Err(e.into()));
+        }
+    }
+    held.push(Held {
+        task: remote.leave()?,
+        event: Event::Interrupted,
+    });
+    result
+}
+
+fn index_of(held: &[Held], tid: Tid) -> Result<usize, Refusal> {
+    held.iter()
+        .position(|h| h.task.tid() == tid)
+        .ok_or(Refusal::Died)
+}
+
+fn freeze_stopped(
+    tracer: &mut Tracer,
+    guest: &mut Guest,
+    held: &mut Vec<Held>,
+    hold: &mut dyn FnMut(&HeldFile) -> Result<(), String>,
+) -> Result<Image, Refusal> {
+    check(guest, held)?;
+    let process = guest.process;
+    let leader = index_of(held, process)
+        .map_err(|_| Refusal::unsupported("leader-ended", "the guest's first thread has ended"))?;
+    let shared_pending = held[leader].task.pending_signals(true)?;
+    for tid in held.iter().map(|h| h.task.tid()).collect::<Vec<_>>() {
+        if thread::must_ask(guest.facts.entry(tid).or_default()) {
+            let index = index_of(held, tid)?;
+            // The event decides how the copy goes on; asking would lose it.
+            capture_after_asking(tracer, guest, held, index)?;
+        }
+    }
+    let mut threads = Vec::with_capacity(held.len());
+    for Held { task, event } in held.iter() {
+        let tid = task.tid();
+        let id = guest.ids.to_virtual(tid);
+        let facts = guest.facts.entry(tid).or_default();
+        // The call that a thread stands before after it was asked is rewound
+        // already; its registers say so.
+        let event = if task.is_before_call() {
+            &Event::Seccomp
+        } else {
+            event
+        };
+        let state = thread::capture(process, id, task, event, facts, !shared_pending.is_empty())?;
+        threads.push((tid == process, state));
+    }
+    // The first thread comes first.
+    threads.sort_by_key(|(is_leader, _)| !is_leader);
+    let threads: Vec<ThreadState> = threads.into_iter().map(|(_, state)| state).collect();
+    let files = FdTable::capture(guest)?;
+    for file in files.held.iter().chain(&shared_mappings(guest)?) {
+        hold(file).map_err(|why| Refusal::unsupported("open-file-not-kept", why))?;
+    }
+    let leader = index_of(held, process)?;
+    let timers = guest.hazards.contains(&Hazard::IntervalTimers);
+    let (image, timers) = with_remote(tracer, guest, held, leader, |remote, guest| {
+        let timers = if timers {
+            interval_timers(remote)?
+        } else {
+            Vec::new()
+        };
+        let child = remote.clone(libc::CLONE_PARENT as u64, 0, 0)?;
+        let image = settle(remote.tracer(), guest, child, &files)?;
+        Ok((image, timers))
+    })?;
+    Ok(Image::new(ImageParts {
+        task: image,
+        guest: guest.clone(),
+        threads,
+        files,
+        shared_pending,
+        timers,
+    }))
+}
+
+fn capture_after_asking(
+    tracer: &mut Tracer,
+    guest: &mut Guest,
+    held: &mut Vec<Held>,
+    index: usize,
+) -> Result<(), Refusal> {
+    let tid = held[index].task.tid();
+    with_remote(tracer, guest, held, index, |remote, guest| {
+        thread::ask(remote, guest.facts.entry(tid).or_default())
+    })
+}
+
+/// The three interval timers that are armed, as `struct itimerval`.
+fn interval_timers(remote: &mut Remote<'_>) -> Result<Vec<(u64, [u8; 32])>, Refusal> {
+    let mut timers = Vec::new();
+    for which in 0..3 {
+        let at = remote.scratch()?.0;
+        remote.call("getitimer", libc::SYS_getitimer, &[which, at.0])?;
+        let mut value = [0; 32];
+        remote.memory().read(at, &mut value)?;
+        if value[16..] != [0; 16] {
+            timers.push((which, value));
+        }
+    }
+    Ok(timers)
+}
+
+/// Makes a frozen image of a new-born copy: out of the way of signals for the
+/// guest's group, first to go when memory is short, and holding nothing open
+/// that others wait for the end of.
+fn settle(
+    tracer: &mut Tracer,
+    guest: &mut Guest,
+    child: Stopped,
+    files: &FdTable,
+) -> Result<Stopped, Refusal> {
+    let tid = child.tid();
+    let settled = settle_child(tracer, guest, child, files);
+    if settled.is_err() {
+        tracee::kill_task(tid, libc::SIGKILL);
+        let _ = tracer.reap(tid);
+    }
+    settled
+}
+
+fn settle_child(
+    tracer: &mut Tracer,
+    guest: &mut Guest,
+    child: Stopped,
+    files: &FdTable,
+) -> Result<Stopped, Refusal> {
+    let tid = child.tid();
+    let step = "read a size in /proc/PID/statm";
+    let (size, _) = procfs::memory_pages(guest.process).map_err(Refusal::proc(step))?;
+    let (copied, _) = procfs::memory_pages(tid).map_err(Refusal::proc(step))?;
+    if size != copied {
+        return Err(Refusal::unsupported(
+            "uncopied-memory",
+            "the guest has memory that fork does not copy",
+        ));
+    }
+    // Raising it needs no privilege; where it fails the image is just not first.
+    let _ = fs::write(format!("/proc/{tid}/oom_score_adj"), "1000");
+    let syscall_at = guest.syscall_at()?;
+    let mut remote = Remote::enter(tracer, tid, child, syscall_at)?;
+    remote.call("setpgid", libc::SYS_setpgid, &[0, 0])?;
+    files.close_in_image(&mut remote)?;
+    let registers = remote.registers().clone();
+    Ok(remote.leave_as(&registers, u64::MAX)?)
+}

@@ -1,0 +1,150 @@
+//! What is known of a live process of the guest without asking it.
+
+use crate::fds::Inherited;
+use crate::ids::Ids;
+use crate::thread::Facts;
+use crate::{Refusal, procfs};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use tracee::{RemoteAddr, Tid};
+
+/// Something that a process did, after which a checkpoint of it has to look
+/// closer or is not possible. The calls that lead here are rare, so that
+/// trapping them costs less than asking at each checkpoint.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug)]
+pub enum Hazard {
+    /// setitimer or alarm: interval timers may be armed.
+    IntervalTimers,
+    /// timer_create: POSIX timers may exist.
+    PosixTimers,
+    /// mmap with MAP_SHARED of something writable, or shmat.
+    SharedMappings,
+    /// fcntl with F_SETLK: POSIX record locks, which fork does not copy.
+    RecordLocks,
+    /// The guest installed a seccomp filter of its own, which could refuse the
+    /// calls that are injected.
+    OwnFilter,
+    /// unshare, setns, chroot, pivot_root or mount: paths mean something else
+    /// there than here.
+    OtherNamespace,
+    /// A call of another architecture (i386, x32), whose stops are not read.
+    ForeignCalls,
+    /// The guest traces processes by itself.
+    Tracing,
+}
+
+impl Hazard {
+    /// The refusal of a hazard that there is no closer look for.
+    pub(crate) fn refusal(self) -> Option<Refusal> {
+        let (code, what) = match self {
+            Hazard::OwnFilter => (
+                "own-seccomp-filter",
+                "the guest has a seccomp filter of its own",
+            ),
+            Hazard::OtherNamespace => (
+                "other-namespace",
+                "the guest changed its root or its namespaces",
+            ),
+            Hazard::ForeignCalls => (
+                "foreign-calls",
+                "the guest makes system calls of another architecture (i386 or x32)",
+            ),
+            Hazard::Tracing => ("guest-traces", "the guest traces processes by itself"),
+            _ => return None,
+        };
+        Some(Refusal::unsupported(code, what))
+    }
+}
+
+/// A live process of the guest.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    pub(crate) process: Tid,
+    pub(crate) inherited: Arc<Inherited>,
+    pub(crate) ids: Ids,
+    pub(crate) hazards: BTreeSet<Hazard>,
+    pub(crate) facts: HashMap<Tid, Facts>,
+    pub(crate) syscall_at: Option<RemoteAddr>,
+    /// The filter that traces identity calls is installed.
+    pub(crate) translates: bool,
+    /// Frozen images among its ancestors: a fork of a copy of a copy gets slower
+    /// with each one alive.
+    pub(crate) depth: u32,
+}
+
+impl Guest {
+    /// A guest that has just been started, with the open files that it inherited.
+    #[must_use]
+    pub fn new(process: Tid, inherited: Arc<Inherited>) -> Self {
+        Self {
+            process,
+            inherited,
+            ids: Ids::default(),
+            hazards: BTreeSet::new(),
+            facts: HashMap::new(),
+            syscall_at: None,
+            translates: false,
+            depth: 0,
+        }
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn process(&self) -> Tid {
+        self.process
+    }
+
+    /// The ids of its tasks on both sides.
+    #[must_use]
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// How many images this process descends from.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// Notes something that a checkpoint has to know of.
+    pub fn note(&mut self, hazard: Hazard) {
+        self.hazards.insert(hazard);
+    }
+
+    /// A thread changed what is remembered of it (sigaltstack, set_tid_address).
+    pub fn forget_thread(&mut self, thread: Tid) {
+        self.facts.remove(&thread);
+    }
+
+    /// The process executed another program.
+    pub fn executed(&mut self) {
+        self.facts.clear();
+        self.syscall_at = None;
+        for gone in [
+            Hazard::PosixTimers,
+            Hazard::SharedMappings,
+            Hazard::ForeignCalls,
+        ] {
+            self.hazards.remove(&gone);
+        }
+    }
+
+    /// The address of a system call instruction in its memory.
+    pub(crate) fn syscall_at(&mut self) -> Result<RemoteAddr, Refusal> {
+        if let Some(at) = self.syscall_at {
+            return Ok(at);
+        }
+        let base = procfs::vdso_base(self.process)
+            .map_err(Refusal::proc("read the guest's auxiliary vector"))?;
+        let offset = tracee::vdso_syscall_offset();
+        let (Some(base), Some(offset)) = (base, offset) else {
+            return Err(Refusal::unsupported(
+                "no-vdso",
+                "the kernel maps no vDSO (booted with vdso=0)",
+            ));
+        };
+        let at = RemoteAddr(base + offset);
+        self.syscall_at = Some(at);
+        Ok(at)
+    }
+}

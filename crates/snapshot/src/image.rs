@@ -1,0 +1,98 @@
+//! A frozen copy of the guest.
+
+use crate::fds::FdTable;
+use crate::thread::ThreadState;
+use crate::{Guest, procfs};
+use tracee::{Stopped, Tid, Tracer};
+
+/// What [`Image::new`] is made of.
+pub(crate) struct ImageParts {
+    pub(crate) task: Stopped,
+    pub(crate) guest: Guest,
+    pub(crate) threads: Vec<ThreadState>,
+    pub(crate) files: FdTable,
+    pub(crate) shared_pending: Vec<libc::siginfo_t>,
+    pub(crate) timers: Vec<(u64, [u8; 32])>,
+}
+
+/// A process that never runs, with what is needed to bring its guest back. It
+/// can be resumed any number of times, until it is discarded or dies.
+pub struct Image {
+    /// `None` once it is dead.
+    pub(crate) task: Option<Stopped>,
+    pub(crate) tid: Tid,
+    /// What was known of the guest.
+    pub(crate) guest: Guest,
+    /// The first thread first.
+    pub(crate) threads: Vec<ThreadState>,
+    pub(crate) files: FdTable,
+    pub(crate) shared_pending: Vec<libc::siginfo_t>,
+    pub(crate) timers: Vec<(u64, [u8; 32])>,
+    pub(crate) group: i32,
+    pub(crate) oom_score: Option<String>,
+    resident_bytes: u64,
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Image")
+            .field("task", &self.tid)
+            .field("guest", &self.guest.process)
+            .field("threads", &self.threads.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Image {
+    pub(crate) fn new(parts: ImageParts) -> Self {
+        let process = parts.guest.process;
+        let page = rustix::param::page_size() as u64;
+        Self {
+            tid: parts.task.tid(),
+            task: Some(parts.task),
+            group: procfs::stat(process).map_or(0, |stat| stat.group),
+            oom_score: std::fs::read_to_string(format!("/proc/{process}/oom_score_adj")).ok(),
+            resident_bytes: procfs::memory_pages(process)
+                .map_or(0, |(_, resident)| resident * page),
+            guest: parts.guest,
+            threads: parts.threads,
+            files: parts.files,
+            shared_pending: parts.shared_pending,
+            timers: parts.timers,
+        }
+    }
+
+    /// The frozen process. When its end is reported, the image is lost: see
+    /// [`lost`](Self::lost).
+    #[must_use]
+    pub fn task(&self) -> Tid {
+        self.tid
+    }
+
+    /// How many threads the guest had.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// The guest's resident memory when it was frozen, in bytes. Most of it is
+    /// shared with others.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.resident_bytes
+    }
+
+    /// Notes that the process is gone and reaped.
+    pub fn lost(&mut self) {
+        self.task = None;
+    }
+
+    /// Kills and reaps the process.
+    pub fn discard(mut self, tracer: &mut Tracer) {
+        if self.task.take().is_some() {
+            tracee::kill_task(self.tid, libc::SIGKILL);
+            // Only waitpid itself could fail, and then nothing can be reaped.
+            let _ = tracer.reap(self.tid);
+        }
+    }
+}

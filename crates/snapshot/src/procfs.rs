@@ -1,0 +1,256 @@
+//! What `/proc` says of a process: small parsers of what is read at each
+//! checkpoint (proc(5)). They are pure functions of text, so that they can be
+//! tested and fuzzed without a process.
+
+use std::fs;
+use std::io;
+use tracee::Tid;
+
+/// The threads of a process, by `/proc/PID/task`.
+pub(crate) fn threads(process: Tid) -> io::Result<Vec<Tid>> {
+    let mut threads = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{process}/task"))? {
+        if let Some(tid) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        {
+            threads.push(Tid::new(tid));
+        }
+    }
+    Ok(threads)
+}
+
+/// Where the vDSO is mapped, by the auxiliary vector.
+pub(crate) fn vdso_base(process: Tid) -> io::Result<Option<u64>> {
+    let bytes = fs::read(format!("/proc/{process}/auxv"))?;
+    let words: Vec<u64> = bytes
+        .chunks_exact(8)
+        .filter_map(|b| b.try_into().ok().map(u64::from_ne_bytes))
+        .collect();
+    Ok(words
+        .chunks_exact(2)
+        .find(|pair| pair[0] == libc::AT_SYSINFO_EHDR)
+        .map(|pair| pair[1]))
+}
+
+/// Total program size and resident set size in pages, by `/proc/PID/statm`.
+pub(crate) fn memory_pages(process: Tid) -> io::Result<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{process}/statm"))?;
+    let mut numbers = text.split_ascii_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(size)), Some(Ok(resident))) => Ok((size, resident)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// What `/proc/PID/stat` says, as far as it matters here.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) struct Stat {
+    pub(crate) group: i32,
+    pub(crate) session: i32,
+}
+
+/// Parses `/proc/PID/stat`. The name in it may hold anything, also `)`.
+pub(crate) fn parse_stat(text: &str) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(2);
+    Some(Stat {
+        group: fields.next()?.parse().ok()?,
+        session: fields.next()?.parse().ok()?,
+    })
+}
+
+pub(crate) fn stat(process: Tid) -> io::Result<Stat> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// A registration in an epoll instance.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) struct EpollTarget {
+    pub(crate) fd: i32,
+    pub(crate) events: u32,
+    pub(crate) data: u64,
+    /// The inode of the file that is registered, to tell a stale registration.
+    pub(crate) inode: Option<u64>,
+}
+
+/// What a timerfd is set to.
+#[derive(Copy, Clone, Default, Eq, PartialEq, Debug)]
+pub(crate) struct Timer {
+    pub(crate) ticks: u64,
+    /// Until it expires, seconds and nanoseconds; both 0 if it is not armed.
+    pub(crate) value: (i64, i64),
+    pub(crate) interval: (i64, i64),
+}
+
+/// `/proc/PID/fdinfo/FD`.
+#[derive(Clone, Default, Eq, PartialEq, Debug)]
+pub(crate) struct FdInfo {
+    pub(crate) position: i64,
+    /// Status and creation flags; O_CLOEXEC among them says of the fd what
+    /// fcntl(2) calls FD_CLOEXEC.
+    pub(crate) flags: i32,
+    pub(crate) event_count: Option<u64>,
+    pub(crate) timer: Timer,
+    pub(crate) targets: Vec<EpollTarget>,
+}
+
+fn pair(text: &str) -> Option<(i64, i64)> {
+    let (a, b) = text
+        .trim()
+        .strip_prefix('(')?
+        .strip_suffix(')')?
+        .split_once(',')?;
+    Some((a.trim().parse().ok()?, b.trim().parse().ok()?))
+}
+
+fn parse_target(line: &str) -> Option<EpollTarget> {
+    let mut target = EpollTarget {
+        fd: -1,
+        events: 0,
+        data: 0,
+        inode: None,
+    };
+    // `tfd:  5 events:  19 data:  7f..  pos:0 ino:1b5 sdev:f`
+    let text = line.replace(':', " ");
+    let mut words = text.split_ascii_whitespace();
+    while let Some(name) = words.next() {
+        let value = words.next()?;
+        match name {
+            "tfd" => target.fd = value.parse().ok()?,
+            "events" => target.events = u32::from_str_radix(value, 16).ok()?,
+            "data" => target.data = u64::from_str_radix(value, 16).ok()?,
+            "ino" => target.inode = Some(u64::from_str_radix(value, 16).ok()?),
+            _ => {}
+        }
+    }
+    (target.fd >= 0).then_some(target)
+}
+
+/// Parses `/proc/PID/fdinfo/FD`; `None` if a line that matters is malformed.
+pub(crate) fn parse_fdinfo(text: &str) -> Option<FdInfo> {
+    let mut info = FdInfo::default();
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
+        let value = value.trim();
+        match name {
+            "pos" => info.position = value.parse().ok()?,
+            "flags" => info.flags = i32::from_str_radix(value, 8).ok()?,
+            "eventfd-count" => info.event_count = Some(u64::from_str_radix(value, 16).ok()?),
+            "ticks" => info.timer.ticks = value.parse().ok()?,
+            "it_value" => info.timer.value = pair(value)?,
+            "it_interval" => info.timer.interval = pair(value)?,
+            "tfd" => info.targets.push(parse_target(line)?),
+            _ => {}
+        }
+    }
+    Some(info)
+}
+
+pub(crate) fn fdinfo(process: Tid, fd: i32) -> io::Result<FdInfo> {
+    let text = fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}"))?;
+    parse_fdinfo(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// One line of `/proc/PID/maps`, of a mapping that is shared.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub(crate) struct SharedMapping {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) writable: bool,
+    pub(crate) inode: u64,
+    pub(crate) path: String,
+}
+
+/// The shared mappings among the lines of `/proc/PID/maps`.
+pub(crate) fn parse_shared_mappings(text: &str) -> Vec<SharedMapping> {
+    text.lines()
+        .filter_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let (start, end) = range.split_once('-')?;
+            let mut fields = rest.splitn(5, ' ');
+            let modes = fields.next()?;
+            let (_offset, _device) = (fields.next()?, fields.next()?);
+            let inode = fields.next()?.parse().ok()?;
+            let path = fields.next().unwrap_or("").trim_start().to_owned();
+            modes.ends_with('s').then_some(())?;
+            Some(SharedMapping {
+                start: u64::from_str_radix(start, 16).ok()?,
+                end: u64::from_str_radix(end, 16).ok()?,
+                writable: modes.as_bytes().get(1) == Some(&b'w'),
+                inode,
+                path,
+            })
+        })
+        .collect()
+}
+
+pub(crate) fn shared_mappings(process: Tid) -> io::Result<Vec<SharedMapping>> {
+    // A path in it may be of any bytes.
+    let bytes = fs::read(format!("/proc/{process}/maps"))?;
+    Ok(parse_shared_mappings(&String::from_utf8_lossy(&bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_with_a_hostile_name() {
+        let stat = parse_stat("12 (a) R 1 (b)) S 1 34 56 0 -1 4194560").unwrap();
+        assert_eq!((stat.group, stat.session), (34, 56));
+        assert_eq!(parse_stat("12 (a"), None);
+        assert_eq!(parse_stat("12 (a) S 1"), None);
+    }
+
+    #[test]
+    fn fdinfo_of_every_kind() {
+        let info = parse_fdinfo("pos:\t42\nflags:\t02100001\nmnt_id:\t9\nino:\t7\n").unwrap();
+        assert_eq!((info.position, info.flags), (42, 0o2100001));
+        let info = parse_fdinfo("pos:\t0\nflags:\t02\neventfd-count:               1f\n").unwrap();
+        assert_eq!(info.event_count, Some(0x1f));
+        let info = parse_fdinfo(
+            "pos:\t0\nflags:\t02\nclockid: 1\nticks: 3\nsettime flags: 00\n\
+             it_value: (0, 499999999)\nit_interval: (1, 0)\n",
+        )
+        .unwrap();
+        assert_eq!(info.timer.ticks, 3);
+        assert_eq!(info.timer.value, (0, 499_999_999));
+        assert_eq!(info.timer.interval, (1, 0));
+        let info = parse_fdinfo(
+            "pos:\t0\nflags:\t02\ntfd:        5 events:       19 data:  7f00000005  pos:0 ino:1b5 sdev:f\n",
+        )
+        .unwrap();
+        assert_eq!(
+            info.targets,
+            [EpollTarget {
+                fd: 5,
+                events: 0x19,
+                data: 0x7f_0000_0005,
+                inode: Some(0x1b5)
+            }]
+        );
+        assert_eq!(parse_fdinfo("pos:\tx\n"), None);
+        assert_eq!(parse_fdinfo("tfd: x\n"), None);
+    }
+
+    #[test]
+    fn shared_mappings_only() {
+        let maps = "55d0-55d1 r--p 00000000 fe:00 12 /bin/a b\n\
+                    7f00-7f10 rw-s 00000000 00:01 77 /memfd:x (deleted)\n\
+                    7f20-7f30 r--s 00000000 fe:00 78                     /usr/lib/cache\n\
+                    garbage\n";
+        let found = parse_shared_mappings(maps);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].path, "/memfd:x (deleted)");
+        assert!(found[0].writable && !found[1].writable);
+        assert_eq!(
+            (found[0].start, found[0].end, found[1].inode),
+            (0x7f00, 0x7f10, 78)
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! Bringing a frozen guest back.
+
+use crate::thread::ThreadState;
+use crate::{Guest, Image, Refusal, sys};
+use std::fs;
+use tracee::{Program, Remote, Stopped, Tid, Tracer};
+
+/// A guest that was brought back: all its threads are stopped where they were.
+#[derive(Debug)]
+pub struct Resumed {
+    /// What is known of it.
+    pub guest: Guest,
+    /// Its threads, the first one first, ready to be let go.
+    pub threads: Vec<Stopped>,
+}
+
+const THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM) as u64;
+
+impl Image {
+    /// Makes a copy of the image that no longer shares anything with the run
+    /// before it, which must be dead and reaped: its open files are reset here.
+    /// `identity_calls` is a filter that traces the calls that take or answer
+    /// ids; it is installed once in a line of copies.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]; the image is as it was, or lost if it died.
+    pub fn resume(
+        &mut self,
+        tracer: &mut Tracer,
+        identity_calls: &Program,
+    ) -> Result<Resumed, Refusal> {
+        let copy = self.copy(tracer)?;
+        let process = copy.tid();
+        let built = self.build(tracer, copy, identity_calls);
+        if built.is_err() {
+            tracee::kill_task(process, libc::SIGKILL);
+            let _ = tracer.reap(process);
+        }
+        built
+    }
+
+    /// A new process from the frozen one, which stays.
+    fn copy(&mut self, tracer: &mut Tracer) -> Result<Stopped, Refusal> {
+        let task = self.task.take().ok_or(Refusal::Died)?;
+        let syscall_at = self.guest.syscall_at()?;
+        let mut remote = Remote::enter(tracer, self.tid, task, syscall_at)?;
+        let copy = remote.clone(libc::CLONE_PARENT as u64, 0, 0);
+        self.task = Some(remote.leave()?);
+        Ok(copy?)
+    }
+
+    fn build(
+        &mut self,
+        tracer: &mut Tracer,
+        copy: Stopped,
+        identity_calls: &Program,
+    ) -> Result<Resumed, Refusal> {
+        let process = copy.tid();
+        let syscall_at = self.guest.syscall_at()?;
+        let mut guest = self.guest.clone();
+        guest.process = process;
+        guest.depth += 1;
+        guest.ids = crate::Ids::default();
+        guest.facts.clear();
+        if let Some(score) = &self.oom_score {
+            // Lowering to what it was before needs no privilege.
+            let _ = fs::write(format!("/proc/{process}/oom_score_adj"), score.trim());
+        }
+        let mut leader = Remote::enter(tracer, process, copy, syscall_at)?;
+        if self.group != 0 {
+            // A group of the guest's own was named after its first process.
+            let group = if self.group == self.guest.process.raw() {
+                0
+            } else {
+                self.group
+            };
+            leader.call("setpgid", libc::SYS_setpgid, &[0, group as u64])?;
+        }
+        if !guest.translates {
+            install(&mut leader, identity_calls)?;
+            guest.translates = true;
+        }
+        self.files.restore(&mut leader)?;
+        let mut newborn = Vec::new();
+        for _ in &self.threads[1..] {
+            newborn.push(leader.clone(THREAD, 0, 0)?);
+        }
+        let (first, others) = self.threads.split_first().ok_or(Refusal::Died)?;
+        bind(&mut guest, first, process);
+        let mut threads = Vec::with_capacity(self.threads.len());
+        for (state, task) in others.iter().zip(newborn) {
+            bind(&mut guest, state, task.tid());
+            let remote = Remote::enter(leader.tracer(), process, task, syscall_at)?;
+            threads.push(state.restore(remote, process, Some(first))?);
+        }
+        for info in &self.shared_pending {
+            let at = leader.scratch()?.0;
+            leader.memory().write(at, sys::signal_bytes(info))?;
+            leader.call(
+                "rt_sigqueueinfo",
+                libc::SYS_rt_sigqueueinfo,
+                &[process.raw() as u64, info.si_signo as u64, at.0],
+            )?;
+        }
+        for (which, value) in &self.timers {
+            let at = leader.scratch()?.0;
+            leader.memory().write(at, value)?;
+            leader.call("setitimer", libc::SYS_setitimer, &[*which, at.0, 0])?;
+        }
+        threads.insert(0, first.restore(leader, process, None)?);
+        Ok(Resumed { guest, threads })
+    }
+}
+
+fn bind(guest: &mut Guest, state: &ThreadState, real: Tid) {
+    guest.ids.bind(state.id, real);
+    guest.facts.insert(real, state.facts());
+}
+
+/// Adds a filter to the process and all its threads (seccomp(2)).
+fn install(remote: &mut Remote<'_>, program: &Program) -> Result<(), Refusal> {
+    let at = remote.scratch()?.0;
+    // `struct sock_fprog`: a length, padding, and a pointer to what follows.
+    let mut memory = (program.length() as u64).to_ne_bytes().to_vec();
+    memory.extend((at.0 + 16).to_ne_bytes());
+    memory.extend(program.bytes());
+    remote.memory().write(at, &memory)?;
+    remote.call(
+        "seccomp",
+        libc::SYS_seccomp,
+        &[
+            u64::from(libc::SECCOMP_SET_MODE_FILTER),
+            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            at.0,
+        ],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Every `unsafe` block of this crate, behind safe functions.
+
+use std::io;
+use std::mem::size_of;
+use tracee::Tid;
+
+/// A thread's nice value, by getpriority(2); 0 if it cannot be read.
+pub(crate) fn nice(thread: Tid) -> i32 {
+    // SAFETY: getpriority takes no pointer. The raw call answers 20 - nice, so
+    // that no answer looks like an error.
+    let answer = unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, thread.raw()) };
+    if answer < 1 { 0 } else { 20 - answer as i32 }
+}
+
+/// Sets a thread's nice value.
+pub(crate) fn set_nice(thread: Tid, nice: i32) -> io::Result<()> {
+    // SAFETY: setpriority takes no pointer.
+    let answer = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread.raw() as u32, nice) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The processors that a thread may run on, as the kernel's bit mask.
+pub(crate) fn affinity(thread: Tid) -> io::Result<Vec<u8>> {
+    let mut mask = vec![0u8; 1024];
+    // SAFETY: the pointer is valid for writes of as many bytes as announced.
+    let n = unsafe {
+        libc::syscall(
+            libc::SYS_sched_getaffinity,
+            thread.raw(),
+            mask.len(),
+            mask.as_mut_ptr(),
+        )
+    };
+    let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+    mask.truncate(n);
+    Ok(mask)
+}
+
+/// Sets what [`affinity`] read.
+pub(crate) fn set_affinity(thread: Tid, mask: &[u8]) -> io::Result<()> {
+    // SAFETY: the pointer is valid for reads of as many bytes as announced.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setaffinity,
+            thread.raw(),
+            mask.len(),
+            mask.as_ptr(),
+        )
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A signal's details as the kernel reads them.
+pub(crate) fn signal_bytes(info: &libc::siginfo_t) -> &[u8] {
+    // SAFETY: the kernel filled in the whole structure (PTRACE_PEEKSIGINFO and
+    // PTRACE_GETSIGINFO copy all of its bytes), over zeroes.
+    unsafe {
+        std::slice::from_raw_parts(
+            std::ptr::from_ref(info).cast(),
+            size_of::<libc::siginfo_t>(),
+        )
+    }
+}
+
+/// A pipe's capacity and what is in it, which stays in it.
+pub(crate) fn peek_pipe(pipe: &std::fs::File) -> io::Result<(i32, Vec<u8>)> {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    let capacity = rustix::pipe::fcntl_getpipe_size(pipe)?;
+    let waiting = usize::try_from(rustix::io::ioctl_fionread(pipe)?).unwrap_or(0);
+    let mut contents = Vec::new();
+    if waiting > 0 {
+        let (spare_read, spare_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        rustix::pipe::fcntl_setpipe_size(&spare_write, capacity)?;
+        let n = rustix::pipe::tee(
+            pipe.as_fd(),
+            spare_write.as_fd(),
+            waiting,
+            rustix::pipe::SpliceFlags::NONBLOCK,
+        )?;
+        drop(spare_write);
+        std::fs::File::from(spare_read).read_to_end(&mut contents)?;
+        if n != waiting || contents.len() != waiting {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok((i32::try_from(capacity).unwrap_or(i32::MAX), contents))
+}
+
+/// Sets a pipe's capacity in bytes.
+pub(crate) fn set_pipe_capacity(pipe: &std::fs::File, capacity: i32) -> io::Result<()> {
+    rustix::pipe::fcntl_setpipe_size(pipe, usize::try_from(capacity).unwrap_or(0))?;
+    Ok(())
+}
+
+/// Whether the `nth` registration of an fd in an epoll instance is of the file
+/// that the fd is now (kcmp(2), `KCMP_EPOLL_TFD`).
+pub(crate) fn is_epoll_target(process: Tid, epoll: i32, fd: i32, nth: u32) -> io::Result<bool> {
+    const KCMP_EPOLL_TFD: libc::c_int = 7;
+    // `struct kcmp_epoll_slot`: efd, tfd, toff.
+    let slot = [epoll as u32, fd as u32, nth];
+    // SAFETY: the last argument is valid for reads of a kcmp_epoll_slot.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_kcmp,
+            process.raw(),
+            process.raw(),
+            KCMP_EPOLL_TFD,
+            fd as libc::c_ulong,
+            slot.as_ptr(),
+        )
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(answer == 0)
+}

@@ -1,0 +1,309 @@
+//! One thread: reading what fork does not copy, and bringing it back.
+
+use crate::Refusal;
+use crate::ids::VirtualPid;
+use crate::sys;
+use std::fs;
+use tracee::{
+    AddressSpace, Event, RawSignal, Registers, Remote, RemoteAddr, RseqConfiguration, Stopped, Tid,
+    restart,
+};
+
+/// What can only be learned by a system call in the thread, kept until the
+/// thread changes it.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Facts {
+    /// `stack_t` as sigaltstack(2) gives it, and the clear-child-tid address.
+    asked: Option<(AlternateStack, u64)>,
+    /// The call whose restart a `restart_syscall` stands for: after a second
+    /// interruption the registers show only the latter.
+    restarting: Option<u64>,
+}
+
+/// `stack_t`.
+#[derive(Copy, Clone, Default, Eq, PartialEq, Debug)]
+pub(crate) struct AlternateStack {
+    address: u64,
+    flags: u32,
+    size: u64,
+}
+
+const SS_DISABLE: u32 = 2;
+const SS_ONSTACK: u32 = 1;
+const SS_AUTODISARM: u32 = 1 << 31;
+
+impl AlternateStack {
+    const SIZE: usize = 24;
+
+    fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
+        let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
+        Self {
+            address: word(0),
+            flags: word(8) as u32,
+            size: word(16),
+        }
+    }
+
+    fn bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[..8].copy_from_slice(&self.address.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.flags.to_ne_bytes());
+        bytes[16..].copy_from_slice(&self.size.to_ne_bytes());
+        bytes
+    }
+}
+
+/// A thread as it is brought back.
+#[derive(Clone)]
+pub(crate) struct ThreadState {
+    pub(crate) id: VirtualPid,
+    registers: Registers,
+    vectors: Vec<u8>,
+    mask: u64,
+    /// Signals for this thread only, in their order.
+    pending: Vec<libc::siginfo_t>,
+    robust_list: (u64, u64),
+    rseq: RseqConfiguration,
+    alternate_stack: AlternateStack,
+    clear_child_tid: u64,
+    name: Vec<u8>,
+    nice: i32,
+    affinity: Vec<u8>,
+}
+
+/// Moves a thread out of a restartable sequence to its abort handler, as the
+/// kernel does when it interrupts one: an injected call would make the kernel
+/// forget that the thread was in it.
+fn leave_critical_section(
+    task: &Stopped,
+    rseq: &RseqConfiguration,
+    registers: &mut Registers,
+) -> Result<(), Refusal> {
+    if rseq.address.0 == 0 {
+        return Ok(());
+    }
+    let memory = AddressSpace::of(task.tid());
+    let section = memory.read_u64(RemoteAddr(rseq.address.0 + 8))?;
+    if section == 0 {
+        return Ok(());
+    }
+    // `struct rseq_cs`: version, flags, start_ip, post_commit_offset, abort_ip.
+    let mut words = [0u64; 3];
+    for (index, word) in words.iter_mut().enumerate() {
+        *word = memory.read_u64(RemoteAddr(section + 8 + 8 * index as u64))?;
+    }
+    let [start, length, abort] = words;
+    if registers.instruction_pointer().wrapping_sub(start) < length {
+        registers.set_instruction_pointer(abort);
+        task.set_registers(registers)?;
+    }
+    Ok(())
+}
+
+/// Where a copy of a thread goes on that stopped here with these registers.
+fn registers_of_copy(
+    mut registers: Registers,
+    event: &Event,
+    facts: &mut Facts,
+    signalled: bool,
+) -> Result<Registers, Refusal> {
+    let Some(call) = registers.call() else {
+        return Ok(registers);
+    };
+    if matches!(event, Event::Seccomp) {
+        registers.rewind_call(call);
+        return Ok(registers);
+    }
+    let value = registers.return_value();
+    if !restart::is_restart(value) {
+        registers.set_call(None);
+        return Ok(registers);
+    }
+    if value == restart::BLOCK {
+        if call != libc::SYS_restart_syscall as u64 {
+            facts.restarting = Some(call);
+        }
+        let Some(original) = facts.restarting else {
+            return Err(Refusal::unsupported(
+                "unknown-restart",
+                "a thread restarts a call that began unseen",
+            ));
+        };
+        if signalled {
+            // The kernel's own answer to a restart block when a handler runs.
+            registers.set_return_value(-i64::from(libc::EINTR));
+            registers.set_call(None);
+        } else {
+            registers.rewind_call(original);
+        }
+    } else if !signalled {
+        registers.rewind_call(call);
+    }
+    // With a signal waiting the registers stay as they are, and the kernel
+    // decides between a restart and EINTR when it delivers the signal.
+    Ok(registers)
+}
+
+/// Reads the state of a stopped thread. `ask` is called if facts are missing
+/// that only a system call in the thread can tell.
+pub(crate) fn capture(
+    process: Tid,
+    id: VirtualPid,
+    task: &Stopped,
+    event: &Event,
+    facts: &mut Facts,
+    shared_pending: bool,
+) -> Result<ThreadState, Refusal> {
+    let tid = task.tid();
+    let mut registers = task.registers()?;
+    let rseq = task.rseq()?;
+    leave_critical_section(task, &rseq, &mut registers)?;
+    let mask = task.signal_mask()?;
+    let mut pending = task.pending_signals(false)?;
+    if let Event::Signal(RawSignal(_)) = event {
+        pending.insert(0, task.signal_info()?);
+    }
+    let signalled = !pending.is_empty() || shared_pending;
+    let Some((alternate_stack, clear_child_tid)) = facts.asked else {
+        return Err(Refusal::unsupported(
+            "thread-not-asked",
+            "a thread's state is unknown",
+        ));
+    };
+    Ok(ThreadState {
+        id,
+        registers: registers_of_copy(registers, event, facts, signalled)?,
+        vectors: task.extended_state()?,
+        mask,
+        pending,
+        robust_list: tracee::robust_list(tid)
+            .map_err(Refusal::proc("read a thread's robust list"))?,
+        rseq,
+        alternate_stack,
+        clear_child_tid,
+        name: fs::read(format!("/proc/{process}/task/{tid}/comm"))
+            .map_err(Refusal::proc("read a thread's name"))?,
+        nice: sys::nice(tid),
+        affinity: sys::affinity(tid).map_err(Refusal::proc("read a thread's affinity"))?,
+    })
+}
+
+/// Whether the thread must be asked before [`capture`].
+pub(crate) fn must_ask(facts: &Facts) -> bool {
+    facts
+        .asked
+        .is_none_or(|(stack, _)| stack.flags & SS_AUTODISARM != 0)
+}
+
+/// Asks a thread what only it can tell.
+pub(crate) fn ask(remote: &mut Remote<'_>, facts: &mut Facts) -> Result<(), Refusal> {
+    const PR_GET_TID_ADDRESS: u64 = 40;
+    let at = remote.scratch()?.0;
+    remote.call("sigaltstack", libc::SYS_sigaltstack, &[0, at.0])?;
+    let mut stack = [0; AlternateStack::SIZE];
+    remote.memory().read(at, &mut stack)?;
+    remote.call("prctl", libc::SYS_prctl, &[PR_GET_TID_ADDRESS, at.0])?;
+    let address = remote.memory().read_u64(at)?;
+    facts.asked = Some((AlternateStack::from_bytes(stack), address));
+    Ok(())
+}
+
+impl ThreadState {
+    /// The stack's facts for a thread that was just brought back.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            asked: Some((self.alternate_stack, self.clear_child_tid)),
+            restarting: None,
+        }
+    }
+
+    /// Gives a new thread of a copy this state and leaves it stopped, ready to
+    /// go on. The first thread of a copy (`leader`) has some of it by fork.
+    pub(crate) fn restore(
+        &self,
+        mut remote: Remote<'_>,
+        process: Tid,
+        leader: Option<&ThreadState>,
+    ) -> Result<Stopped, Refusal> {
+        let tid = remote.tid();
+        if self.robust_list.0 != 0 {
+            let (head, length) = self.robust_list;
+            remote.call(
+                "set_robust_list",
+                libc::SYS_set_robust_list,
+                &[head, length],
+            )?;
+        }
+        if self.clear_child_tid != 0 {
+            remote.call(
+                "set_tid_address",
+                libc::SYS_set_tid_address,
+                &[self.clear_child_tid],
+            )?;
+        }
+        if let Some(leader) = leader {
+            self.restore_what_threads_lose(&mut remote, leader)?;
+        }
+        for info in &self.pending {
+            let at = remote.scratch()?.0;
+            remote.memory().write(at, sys::signal_bytes(info))?;
+            let (process, tid) = (process.raw() as u64, tid.raw() as u64);
+            remote.call(
+                "rt_tgsigqueueinfo",
+                libc::SYS_rt_tgsigqueueinfo,
+                &[process, tid, info.si_signo as u64, at.0],
+            )?;
+        }
+        remote.task()?.set_extended_state(&self.vectors)?;
+        Ok(remote.leave_as(&self.registers, self.mask)?)
+    }
+
+    /// What a thread of a copy lacks that the first thread gets by fork.
+    fn restore_what_threads_lose(
+        &self,
+        remote: &mut Remote<'_>,
+        leader: &ThreadState,
+    ) -> Result<(), Refusal> {
+        let tid = remote.tid();
+        if self.rseq.address.0 != 0 {
+            let r = &self.rseq;
+            remote.call(
+                "rseq",
+                libc::SYS_rseq,
+                &[
+                    r.address.0,
+                    u64::from(r.size),
+                    u64::from(r.flags),
+                    u64::from(r.signature),
+                ],
+            )?;
+        }
+        if self.alternate_stack.flags & SS_DISABLE == 0 {
+            let at = remote.scratch()?.0;
+            let stack = AlternateStack {
+                flags: self.alternate_stack.flags & !SS_ONSTACK,
+                ..self.alternate_stack
+            };
+            remote.memory().write(at, &stack.bytes())?;
+            remote.call("sigaltstack", libc::SYS_sigaltstack, &[at.0, 0])?;
+        }
+        if self.name != leader.name {
+            let at = remote.scratch()?.0;
+            let mut name = self.name.clone();
+            if name.last() == Some(&b'\n') {
+                name.pop();
+            }
+            name.push(0);
+            remote.memory().write(at, &name)?;
+            remote.call("prctl", libc::SYS_prctl, &[libc::PR_SET_NAME as u64, at.0])?;
+        }
+        if self.nice != leader.nice {
+            sys::set_nice(tid, self.nice).map_err(Refusal::proc("set a thread's priority"))?;
+        }
+        if self.affinity != leader.affinity {
+            sys::set_affinity(tid, &self.affinity)
+                .map_err(Refusal::proc("set a thread's affinity"))?;
+        }
+        Ok(())
+    }
+}
