@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use timeline::{
-    AccessIndex, AccessKind, Checkpoint, CheckpointId, Current, Identity, Limits, Observation,
-    Timeline, Verdict,
+    AccessIndex, AccessKind, Checkpoint, CheckpointId, Current, FileKind, Identity, Limits,
+    Metadata, Observation, Timeline, Verdict,
 };
 
 #[derive(Clone, Debug)]
@@ -207,8 +207,8 @@ fn what_the_guest_created_is_its_own_until_it_is_rewound() {
     assert_eq!(timeline.record(&path(1), content(1)), AccessIndex(1));
     assert!(timeline.knows(&path(1), AccessKind::Content));
     let there = Current::Link {
-        metadata: timeline::Metadata {
-            kind: timeline::FileKind::Link,
+        metadata: Metadata {
+            kind: FileKind::Link,
             mode: 0,
             identity: identity(1),
         },
@@ -221,6 +221,24 @@ fn what_the_guest_created_is_its_own_until_it_is_rewound() {
     assert!(first(0, timeline.judge(&path(1), &there)));
 }
 
+fn file(n: u64, fingerprint: u8) -> Current {
+    Current::File {
+        metadata: metadata(n),
+        fingerprint: Some([fingerprint; 32]),
+    }
+}
+
+fn metadata(n: u64) -> Metadata {
+    Metadata {
+        kind: FileKind::Regular,
+        mode: 0o644,
+        identity: Identity {
+            mtime_ns: i128::from(n),
+            ..identity(n)
+        },
+    }
+}
+
 #[test]
 fn two_fingerprints_of_one_identity_spoil_the_content() {
     let mut timeline = roomy();
@@ -228,26 +246,46 @@ fn two_fingerprints_of_one_identity_spoil_the_content() {
     assert!(timeline.needs_fingerprint(&path(1)));
     timeline.set_fingerprint(&path(1), &identity(1), [1; 32]);
     assert!(!timeline.needs_fingerprint(&path(1)));
-    let now = Current::File {
-        metadata: timeline::Metadata {
-            kind: timeline::FileKind::Regular,
-            mode: 0o644,
-            identity: identity(1),
-        },
-        fingerprint: Some([1; 32]),
-    };
-    assert_eq!(timeline.judge(&path(1), &now), Verdict::Unchanged);
+    assert_eq!(timeline.judge(&path(1), &file(1, 1)), Verdict::Unchanged);
     timeline.set_fingerprint(&path(1), &identity(1), [2; 32]);
-    assert!(first(0, timeline.judge(&path(1), &now)));
+    assert!(first(0, timeline.judge(&path(1), &file(1, 1))));
 }
 
 #[test]
-fn a_fingerprint_for_a_file_that_is_no_longer_known_is_forgotten() {
+fn a_hash_that_comes_after_the_file_was_spoiled_proves_nothing() {
     let mut timeline = roomy();
-    timeline.add_checkpoint(checkpoint(CheckpointId(0)));
+    let seen = metadata(1);
+    timeline.record(&path(1), Observation::Metadata(seen));
+    timeline.record(
+        &path(1),
+        Observation::Content {
+            identity: seen.identity,
+        },
+    );
+    let mut hashed_before = timeline.clone();
+    hashed_before.set_fingerprint(&path(1), &seen.identity, [1; 32]);
+    hashed_before.spoil(&path(1));
+    // What the metadata said is so again after a save of the same bytes; what
+    // was read is not.
+    assert!(first(1, hashed_before.judge(&path(1), &file(2, 1))));
+
+    timeline.spoil(&path(1));
+    assert!(!timeline.needs_fingerprint(&path(1)));
+    timeline.set_fingerprint(&path(1), &seen.identity, [1; 32]);
+    assert!(first(0, timeline.judge(&path(1), &file(2, 1))));
+}
+
+#[test]
+fn a_fingerprint_of_a_file_that_no_fact_is_about_is_not_kept() {
+    let mut timeline = roomy();
     timeline.record(&path(1), content(1));
-    timeline.rewind(Some(CheckpointId(0)));
+    timeline.add_checkpoint(checkpoint(CheckpointId(0)));
     let was = timeline.clone();
-    timeline.set_fingerprint(&path(1), &identity(1), [1; 32]);
+    timeline.set_fingerprint(&path(1), &identity(2), [2; 32]);
+    timeline.set_fingerprint(&path(2), &identity(2), [2; 32]);
+    assert_eq!(timeline, was);
+    timeline.record(&path(1), content(2));
+    timeline.set_fingerprint(&path(1), &identity(2), [2; 32]);
+    timeline.rewind(Some(CheckpointId(0)));
     assert_eq!(timeline, was);
 }
