@@ -1,2 +1,47 @@
-//! The `forkmon` command.
-fn main() {}
+//! The `forkmon` command: one match over what it was asked to be.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use forkmon::cli::{self, Mode, RunArgs};
+use forkmon::config::{Config, Environment};
+use forkmon::events::Events;
+use forkmon::messages::Messages;
+use forkmon::{demo, guardian, supervisor};
+
+/// What forkmon exits with when it failed itself.
+const OWN_FAILURE: u8 = 125;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let status = match cli::parse(std::env::args_os()) {
+        Ok(Mode::Run(typed)) => run(&typed, started),
+        Ok(Mode::Demo(typed)) => demo::run(&typed),
+        Ok(Mode::Guardian) => guardian::serve(),
+        Ok(Mode::DemoGuest(typed)) => demo::guest(&typed),
+        Ok(Mode::Answered) => Ok(0),
+        Err(refused) => Err(refused.into()),
+    };
+    match status {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            Messages::before_options().error(&format!("{error:#}"));
+            ExitCode::from(OWN_FAILURE)
+        }
+    }
+}
+
+fn run(typed: &RunArgs, started: Instant) -> anyhow::Result<u8> {
+    let config = Config::new(typed, &Environment::of_this_process()?)?;
+    let mut messages = Messages::new(config.color, config.quiet, &config.cwd);
+    let mut events = Events::open(config.events.as_deref(), started).with_context(|| {
+        let path = config.events.clone().unwrap_or_default();
+        format!(
+            "cannot open the file of --events, {}; give one that can be written",
+            path.display()
+        )
+    })?;
+    supervisor::run(&config, &mut messages, &mut events)
+}

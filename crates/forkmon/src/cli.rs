@@ -1,0 +1,311 @@
+//! The command line, as it is typed.
+//!
+//! This file knows the options' names and help texts and how each single value
+//! is read; what they mean together, and with the environment, is settled by
+//! [`crate::config`]. Everything wrong becomes one [`Refused`], one line long,
+//! since forkmon's failures have exit status 125 and not clap's 2.
+
+mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::messages::Color;
+
+pub use values::{StopSignal, budget, duration, size, stop_signal};
+
+const AFTER_HELP: &str = "\
+Examples:
+  forkmon lua main.lua                 Resume main.lua from the middle on each save
+  forkmon -e py,toml python3 app.py    Only .py and .toml files count
+  forkmon -w ../shared make            A folder outside the project counts as well
+  forkmon run -- demo --fast           A program that is called like a subcommand
+  forkmon --once python3 app.py        Run once under observation, then exit
+  forkmon demo                         See it work, in 15 seconds
+
+Exit status: that of the program's last run (128 + n for signal n); 125 if forkmon
+itself failed, 126 if COMMAND cannot be executed, 127 if it is not found, 130
+after Ctrl-C.";
+
+const AFTER_LONG_HELP: &str = "\
+Examples:
+  forkmon lua main.lua                 Resume main.lua from the middle on each save
+  forkmon -e py,toml python3 app.py    Only .py and .toml files count
+  forkmon -w ../shared make            A folder outside the project counts as well
+  forkmon run -- demo --fast           A program that is called like a subcommand
+  forkmon --once python3 app.py        Run once under observation, then exit
+  forkmon demo                         See it work, in 15 seconds
+
+Exit status: that of the program's last run (128 + n for signal n); 125 if forkmon
+itself failed, 126 if COMMAND cannot be executed, 127 if it is not found, 130
+after Ctrl-C.
+
+Environment (an option, if given, wins):
+  FORKMON_FILTER         Lua patterns, `;` between them: the files anywhere outside
+                         /tmp whose path matches one are the scope
+  FORKMON_QUIET          If set, the same as --quiet
+  FORKMON_NO_COLORS      If set, the same as --color never
+  FORKMON_RESTART_DELAY  The same as --delay, as a number of milliseconds
+  FORKMON_IGNORE_DELAY   For so many milliseconds after a resume, further changes
+                         are gathered instead of acted upon one by one
+  NO_COLOR               If set and not empty, no colours unless --color always";
+
+/// What forkmon was asked to be.
+#[derive(Debug)]
+pub enum Mode {
+    /// Run a command and resume it.
+    Run(Box<RunArgs>),
+    /// The tour.
+    Demo(DemoArgs),
+    /// The process that cleans up after a forkmon that was killed.
+    Guardian,
+    /// The program that the tour runs.
+    DemoGuest(DemoGuestArgs),
+    /// Help or version: already printed.
+    Answered,
+}
+
+/// A command line that cannot be followed: what is wrong, and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
+
+/// Runs a program and, when a file that it read is edited, resumes it from just
+/// before it read that file
+#[derive(Debug, Parser)]
+#[command(
+    name = "forkmon",
+    bin_name = "forkmon",
+    version,
+    override_usage = "forkmon [run] [OPTIONS] [--] COMMAND [ARGS]...\n       forkmon demo [--keep]",
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP,
+    max_term_width = 100
+)]
+struct Typed {
+    #[command(subcommand)]
+    subcommand: Option<Word>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Word {
+    /// Run a command and resume it on edits (the word may be left out)
+    #[command(
+        override_usage = "forkmon run [OPTIONS] [--] COMMAND [ARGS]...",
+        after_help = AFTER_HELP,
+        after_long_help = AFTER_LONG_HELP
+    )]
+    Run(Box<RunArgs>),
+    /// Show in 15 seconds what forkmon does, with a program of its own
+    Demo(DemoArgs),
+    #[command(name = "__guardian", hide = true)]
+    Guardian,
+    #[command(name = "__demo-guest", hide = true)]
+    DemoGuest(DemoGuestArgs),
+}
+
+/// `forkmon run`, as typed. What is `None` or empty was not given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    /// The command to run, and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, num_args = 0.., hide = true)]
+    pub command: Vec<OsString>,
+
+    /// Also watch this file, folder or glob (repeatable)
+    ///
+    /// It may lie outside of the project, and may name what is left out
+    /// otherwise. By default every file counts that the command touches under the
+    /// project root: the nearest folder upwards with .git, .hg, .jj or
+    /// forkmon.toml, or else the working folder; without version-control folders,
+    /// editors' backup and swap files, node_modules, .venv, venv, site-packages
+    /// and __pycache__. Relative paths start at the working folder.
+    #[arg(short, long, value_name = "PATH|GLOB", help_heading = "Scope")]
+    pub watch: Vec<OsString>,
+
+    /// Only files and folders that match this glob count (repeatable)
+    ///
+    /// A glob without `/` is about names anywhere in the project, one with `/`
+    /// about paths from the working folder on. `**` spans folders. A glob that
+    /// matches a folder matches everything in it.
+    #[arg(short, long, value_name = "GLOB", help_heading = "Scope")]
+    pub filter: Vec<String>,
+
+    /// Only files with these extensions count, as in `py,toml`
+    ///
+    /// Together with --filter, a file counts that passes either.
+    #[arg(
+        short,
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        help_heading = "Scope"
+    )]
+    pub exts: Vec<String>,
+
+    /// Files and folders that match this glob do not count (repeatable)
+    ///
+    /// It is written like --filter, and wins over every other option.
+    #[arg(short, long, value_name = "GLOB", help_heading = "Scope")]
+    pub ignore: Vec<String>,
+
+    /// Do not watch: run once under observation, exit with the command's status
+    #[arg(long, help_heading = "Running")]
+    pub once: bool,
+
+    /// Quiet time after the last file event before acting [default: 5ms]
+    ///
+    /// With its unit; 0ms acts at once.
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Running")]
+    pub delay: Option<Duration>,
+
+    /// Ask a run that is dropped to end, with this signal
+    ///
+    /// By default it is killed outright, because it is to have never happened.
+    /// The signal is a name, with or without SIG, or a number.
+    #[arg(long, value_name = "SIGNAL", value_parser = stop_signal, help_heading = "Running")]
+    pub stop_signal: Option<StopSignal>,
+
+    /// How long a run may take to end before it is killed [default: 3s]
+    ///
+    /// It counts where --stop-signal was given, and when forkmon quits: the
+    /// command then gets the signal that forkmon got.
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Running")]
+    pub stop_timeout: Option<Duration>,
+
+    /// Share of the command's running time to spend on checkpoints [default: 5%]
+    #[arg(long, value_name = "PERCENT", value_parser = budget, help_heading = "Checkpoints")]
+    pub budget: Option<f64>,
+
+    /// Keep at most so many checkpoints [default: 32]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = values::count,
+        help_heading = "Checkpoints"
+    )]
+    pub max_checkpoints: Option<usize>,
+
+    /// Memory that checkpoints may add, as in 512MiB [default: a quarter of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Checkpoints")]
+    pub max_memory: Option<u64>,
+
+    /// Write what happens to this file, one JSON object a line
+    ///
+    /// The file is emptied first, and may be a named pipe. docs/events.md
+    /// describes the objects.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub events: Option<PathBuf>,
+
+    /// Say nothing but forkmon's own failures
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// When to colour forkmon's messages [default: auto]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        hide_possible_values = false,
+        help_heading = "Output"
+    )]
+    pub color: Option<Color>,
+}
+
+/// `forkmon demo`, as typed.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Leave the demo's project on disk, to go on with by hand
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `forkmon __demo-guest`, as typed.
+#[derive(Debug, Clone, Args)]
+pub struct DemoGuestArgs {
+    /// The folder with the modules
+    pub dir: PathBuf,
+}
+
+/// Reads a command line, with the program's own name in front.
+///
+/// # Errors
+///
+/// Whatever cannot be followed, as one line with the remedy.
+pub fn parse<I>(typed: I) -> Result<Mode, Refused>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString>,
+{
+    let words: Vec<OsString> = typed.into_iter().map(Into::into).collect();
+    let typed = match Typed::try_parse_from(&words) {
+        Ok(typed) => typed,
+        Err(error) => return answer(&error),
+    };
+    let args = match typed.subcommand {
+        Some(Word::Run(args)) => args,
+        Some(Word::Demo(args)) => return Ok(Mode::Demo(args)),
+        Some(Word::Guardian) => return Ok(Mode::Guardian),
+        Some(Word::DemoGuest(args)) => return Ok(Mode::DemoGuest(args)),
+        None => {
+            refuse_late_subcommand(&words, &typed.run.command)?;
+            Box::new(typed.run)
+        }
+    };
+    if args.command.is_empty() {
+        return Err(Refused(
+            "no COMMAND to run was given; try `forkmon lua main.lua` with your own program, \
+             `forkmon demo` for a tour, or `forkmon --help`"
+                .to_owned(),
+        ));
+    }
+    Ok(Mode::Run(args))
+}
+
+/// `forkmon --once run lua main.lua` would run a program called `run`.
+fn refuse_late_subcommand(words: &[OsString], command: &[OsString]) -> Result<(), Refused> {
+    let Some(word) = command
+        .first()
+        .filter(|word| *word == "run" || *word == "demo")
+    else {
+        return Ok(());
+    };
+    let before = words.len().checked_sub(command.len() + 1);
+    if before.is_some_and(|before| words[before] == "--") {
+        return Ok(());
+    }
+    let word = word.to_string_lossy();
+    Err(Refused(format!(
+        "options stand before \"{word}\"; write `forkmon {word} [OPTIONS]`, or `forkmon [OPTIONS] \
+         -- {word}` for a program that is called {word}"
+    )))
+}
+
+/// Prints what is an answer, and turns the rest into one line.
+fn answer(error: &clap::Error) -> Result<Mode, Refused> {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        // Nobody may be reading; `forkmon --help | head` is no failure.
+        let _ = error.print();
+        return Ok(Mode::Answered);
+    }
+    let text = error.to_string();
+    let told: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:"))
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
+        .collect();
+    let told = told.join("; ");
+    let told = told.strip_prefix("error: ").unwrap_or(&told);
+    Err(Refused(format!("{told}; see `forkmon --help`")))
+}

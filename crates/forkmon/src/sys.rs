@@ -1,0 +1,45 @@
+//! The few calls that only C's interface offers, behind safe functions.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// Lets every signal that can be ignored pass this process by.
+pub(crate) fn ignore_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_IGN is a valid disposition and runs no code of ours. For
+        // SIGKILL, SIGSTOP and the C library's own signals the call fails, and
+        // that is all. SIGCHLD stays as it is: no child is waited for here.
+        unsafe {
+            if signal != libc::SIGCHLD {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+        }
+    }
+}
+
+/// Closes every descriptor from 3 on.
+///
+/// Only for a process that has just begun and that holds no descriptor in any
+/// Rust value beyond the standard ones.
+pub(crate) fn close_inherited() {
+    // SAFETY: as the documentation demands, no owner exists whose descriptor
+    // could be closed under it. The call itself takes plain numbers.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32);
+    }
+}
+
+/// Makes the program of `command` get SIGTERM when the thread that spawned it
+/// ends.
+pub(crate) fn die_with_parent(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec only this one system call is made, which is
+    // async-signal-safe and touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            let signal = rustix::process::Signal::TERM;
+            Ok(rustix::process::set_parent_process_death_signal(Some(
+                signal,
+            ))?)
+        })
+    }
+}
