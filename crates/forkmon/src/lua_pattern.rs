@@ -118,8 +118,8 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`TooManySteps`] when the pattern backtracks so much that the search was
-    /// given up; whether it matches is then unknown.
+    /// [`TooManySteps`] when the pattern has back-references, and tries so much for
+    /// them that the search was given up; whether it matches is then unknown.
     pub fn find(&self, subject: &[u8]) -> Result<Option<Range<usize>>, TooManySteps> {
         search::find(self, subject)
     }

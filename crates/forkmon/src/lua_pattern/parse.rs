@@ -39,6 +39,12 @@ impl ByteSet {
         set
     }
 
+    fn of(byte: u8) -> Self {
+        let mut set = Self::EMPTY;
+        set.insert(byte);
+        set
+    }
+
     /// Whether `byte` is in the set.
     pub(super) fn contains(self, byte: u8) -> bool {
         self.0[usize::from(byte >> 6)] & (1 << (byte & 63)) != 0
@@ -93,8 +99,19 @@ enum Capture {
     Finished,
 }
 
+/// Without any of these, `string.find` takes a pattern as plain text. A `)` is
+/// not among them, and therefore no mistake there.
+const SPECIAL: &[u8] = b"^$*+?.([%-";
+
 /// Reads a whole pattern.
 pub(super) fn parse(text: &[u8]) -> Result<Parsed, Problem> {
+    if !text.iter().any(|byte| SPECIAL.contains(byte)) {
+        let literal = |byte| Item::Single(ByteSet::of(byte), Repeat::Once);
+        return Ok(Parsed {
+            anchored: false,
+            items: text.iter().copied().map(literal).collect(),
+        });
+    }
     let (anchored, mut rest) = match text {
         [b'^', rest @ ..] => (true, rest),
         _ => (false, text),
@@ -193,7 +210,7 @@ fn parse_single(rest: &[u8]) -> Result<(ByteSet, &[u8]), Problem> {
         [b'%', class, after @ ..] => Ok((class_of(*class), after)),
         [b'%'] => Err(Problem::EndsWithPercent),
         [b'[', inside @ ..] => parse_set(inside),
-        [byte, after @ ..] => Ok((ByteSet::from_fn(|other| other == *byte), after)),
+        [byte, after @ ..] => Ok((ByteSet::of(*byte), after)),
         [] => Err(Problem::EndsWithPercent),
     }
 }
@@ -258,7 +275,9 @@ fn class_of(class: u8) -> ByteSet {
         b'u' => ByteSet::from_fn(|byte| byte.is_ascii_uppercase()),
         b'w' => ByteSet::from_fn(|byte| byte.is_ascii_alphanumeric()),
         b'x' => ByteSet::from_fn(|byte| byte.is_ascii_hexdigit()),
-        _ => return ByteSet::from_fn(|byte| byte == class),
+        // Not in the manual any more, but still there.
+        b'z' => ByteSet::of(0),
+        _ => return ByteSet::of(class),
     };
     if class.is_ascii_uppercase() {
         set.complement()
