@@ -1,0 +1,242 @@
+//! The words of the interface: the effects that a guest can have, what is in the
+//! way of undoing one, and what an undo did and left. Plain data.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A point of the timeline that effects can be undone to. Later ones are greater.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
+pub struct Mark(pub(crate) u64);
+
+/// One change that the guest is about to make to the file system.
+///
+/// All paths are absolute: resolved against the working directory or `dirfd`,
+/// with `/proc/self`, `/dev/fd` and `/dev/stdout` spelled as `/proc/PID/fd/N`, since
+/// the guest's `self` is not ours. Symbolic links are not resolved.
+#[derive(Clone, Eq, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Effect {
+    /// An open for writing in any form, `creat` too.
+    OpenWrite {
+        /// The file.
+        path: PathBuf,
+        /// `O_CREAT`
+        create: bool,
+        /// `O_EXCL`
+        exclusive: bool,
+        /// `O_TRUNC`
+        truncate: bool,
+        /// `O_APPEND`. Saved as any other write, since `F_SETFL` can clear it.
+        append: bool,
+        /// Whether the last component is followed if it is a symbolic link (no
+        /// `O_NOFOLLOW`).
+        follow: bool,
+    },
+    /// `truncate` by path.
+    Truncate {
+        /// The file; links are followed.
+        path: PathBuf,
+    },
+    /// `unlink`
+    Unlink {
+        /// The name.
+        path: PathBuf,
+    },
+    /// `rmdir`
+    RemoveFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `rename` in any form.
+    Rename {
+        /// The old name.
+        from: PathBuf,
+        /// The new name.
+        to: PathBuf,
+        /// `RENAME_NOREPLACE`
+        no_replace: bool,
+        /// `RENAME_EXCHANGE`
+        exchange: bool,
+    },
+    /// `mkdir`
+    MakeFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `link`
+    Link {
+        /// The existing name.
+        from: PathBuf,
+        /// The new name.
+        to: PathBuf,
+    },
+    /// `symlink`
+    SymbolicLink {
+        /// The new name (not what the link says).
+        to: PathBuf,
+    },
+    /// `mknod`, or the `bind` of a unix socket.
+    MakeNode {
+        /// The new name.
+        path: PathBuf,
+    },
+    /// A change of anything else: `chmod`, `chown`, `utimes`, `setxattr`, … It can be
+    /// undone only together with the creation of the file.
+    Other {
+        /// What it changes, if known.
+        path: Option<PathBuf>,
+        /// The kind of change, for the message.
+        what: &'static str,
+    },
+}
+
+/// An effect that cannot be undone: no checkpoint before it can be resumed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the change to {} cannot be undone: {why}", path.display())]
+pub struct Unjournaled {
+    /// What was changed.
+    pub path: PathBuf,
+    /// What is in the way.
+    pub why: Obstacle,
+}
+
+/// Why an effect cannot be undone.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// A folder that was there before.
+    #[error("a folder that was there before cannot be put back yet")]
+    Folder,
+    /// Modes, owners, times or attributes of a file that was there before.
+    #[error("{0} of a file that was there before cannot be put back yet")]
+    Other(&'static str),
+    /// Its copy would be too large.
+    #[error("the file has {size} bytes and at most {limit} are saved")]
+    TooLarge {
+        /// Of the file, in bytes.
+        size: u64,
+        /// The option that was exceeded, in bytes.
+        limit: u64,
+    },
+    /// No place on the file's mount takes hard links, exchanges and new folders.
+    #[error("no folder on its mount can hold the journal")]
+    NoStore,
+    /// The file's folder is gone.
+    #[error("its folder is gone")]
+    NoFolder,
+    /// Names in the file's folder cannot be changed by us.
+    #[error("its folder is not writable")]
+    FolderNotWritable,
+    /// The file is a mount point of its own.
+    #[error("it is mounted on its own")]
+    MountPoint,
+    /// The guest changes what is needed to undo.
+    #[error("it is part of the journal itself")]
+    OwnStore,
+    /// Nobody can tell whose bytes it holds.
+    #[error("the guest's writes to it cannot be told from others': {0}")]
+    Unwatched(Arc<str>),
+    /// A call that could not succeed did.
+    #[error("the call succeeded where nothing was there to act on")]
+    Unexpected,
+    /// A system call of ours failed.
+    #[error("failed to {step}: {cause}")]
+    Io {
+        /// What we were about to do.
+        step: &'static str,
+        /// The kernel's answer.
+        cause: Arc<io::Error>,
+    },
+}
+
+impl Obstacle {
+    pub(crate) fn io(step: &'static str, cause: impl Into<io::Error>) -> Obstacle {
+        Obstacle::Io {
+            step,
+            cause: Arc::new(cause.into()),
+        }
+    }
+
+    pub(crate) fn at(self, path: impl Into<PathBuf>) -> Unjournaled {
+        Unjournaled {
+            path: path.into(),
+            why: self,
+        }
+    }
+}
+
+/// What an undo did.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Undo {
+    /// Whether everything is as it was at the mark. If not, use an earlier
+    /// checkpoint or start over.
+    pub complete: bool,
+    /// What was removed or put back.
+    pub restored: Vec<PathBuf>,
+    /// What was not touched.
+    pub left: Vec<Left>,
+}
+
+/// Something that an undo did not touch.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Why it was not touched.
+    pub why: Why,
+}
+
+/// Why an undo left something alone.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Why {
+    /// Somebody else wrote into the file.
+    #[error("somebody else has written to it")]
+    Written,
+    /// Another file lies under the name.
+    #[error("somebody else has put another file there")]
+    Replaced,
+    /// Nothing lies under the name.
+    #[error("somebody else has removed it")]
+    Removed,
+    /// A folder of the guest's with something of somebody else's in it.
+    #[error("there is something in it that is not the guest's")]
+    NotEmpty,
+    /// Another process has it open for writing.
+    #[error("another process has it open for writing")]
+    Open,
+    /// The last name of a file that the guest did not make.
+    #[error("it is the last name of a file that was there before")]
+    LastName,
+    /// Somebody else made a new file while this one was being checked: both are kept.
+    #[error("somebody else has put another file at {}", taken.display())]
+    Displaced {
+        /// The name that it had.
+        taken: PathBuf,
+    },
+    /// Not known to be the guest's.
+    #[error("its bytes cannot be proven to be the guest's: {0}")]
+    Unproven(Arc<str>),
+    /// The effect could not be undone from the beginning.
+    #[error(transparent)]
+    Unjournaled(Obstacle),
+    /// A system call of ours failed.
+    #[error("failed to {step}: {cause}")]
+    Io {
+        /// What we were about to do.
+        step: &'static str,
+        /// The kernel's answer.
+        cause: Arc<io::Error>,
+    },
+}
+
+impl Why {
+    pub(crate) fn io(step: &'static str) -> impl FnOnce(io::Error) -> Why {
+        move |cause| Why::Io {
+            step,
+            cause: Arc::new(cause),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Whose bytes a file holds. Each open file description that can write gives
+//! exactly one `IN_CLOSE_WRITE` when it is closed for good, and the guest's opens
+//! are all seen: a close that no open of the guest's owes is somebody else's, and so
+//! is a modification while the guest owes none. Deciding what follows from that is
+//! the undo's part.
+//!
+//! inotify merges an event into the one before it if both are equal, and two closes
+//! in a row would count as one. So the folder is watched too, by the same instance:
+//! each close then gives two events, the folder's and the file's, and no two equal
+//! ones follow each other (`fsnotify_handle_event` in the kernel's
+//! `fs/notify/fsnotify.c` sends the parent's first). What remains is two closes on two
+//! processors within the same few hundred nanoseconds.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+
+use crate::file::{FileId, proc_path};
+use crate::store::Copy;
+use crate::{Mark, Why};
+
+/// What is known of one file that the guest writes.
+#[derive(Default, Debug)]
+pub(crate) struct Tracked {
+    watch: Option<i32>,
+    /// Closes that the guest's opens have not had yet.
+    pub(crate) owed: u64,
+    /// Calls under way that modify the file by its path.
+    pub(crate) calls: u32,
+    /// Why the bytes are not the guest's alone.
+    pub(crate) foreign: Option<Why>,
+    /// Why nobody can tell.
+    pub(crate) unwatched: Option<Arc<str>>,
+    /// The mark after which the guest made the file.
+    pub(crate) birth: Option<Mark>,
+    /// The mark since which the bytes are saved.
+    pub(crate) saved: Option<Mark>,
+    /// The latest copy, for as long as an entry needs it.
+    pub(crate) copy: Weak<Copy>,
+}
+
+impl Tracked {
+    /// Whether the bytes are the guest's alone, as far as events tell, when the
+    /// frozen images hold `held` of its descriptions open.
+    pub(crate) fn proven(&self, held: u64) -> Result<(), Why> {
+        if let Some(why) = &self.unwatched {
+            return Err(Why::Unproven(why.clone()));
+        }
+        if let Some(why) = &self.foreign {
+            return Err(why.clone());
+        }
+        match self.owed.cmp(&held) {
+            Ordering::Equal => Ok(()),
+            Ordering::Less => Err(Why::Written),
+            Ordering::Greater => Err(Why::Open),
+        }
+    }
+}
+
+/// The watches, and what came of them.
+#[derive(Default)]
+pub(crate) struct Provenance {
+    inotify: Option<OwnedFd>,
+    files: HashMap<FileId, Tracked>,
+    by_watch: HashMap<i32, FileId>,
+    folders: HashMap<PathBuf, i32>,
+}
+
+impl Provenance {
+    pub(crate) fn get(&self, id: FileId) -> Option<&Tracked> {
+        self.files.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: FileId) -> Option<&mut Tracked> {
+        self.files.get_mut(&id)
+    }
+
+    /// The queue's descriptor, readable when there is something to drain.
+    pub(crate) fn queue(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Watches a file, and the folder it is in if others may write it there. Where
+    /// that fails, the file is marked so.
+    pub(crate) fn track(
+        &mut self,
+        id: FileId,
+        fd: &OwnedFd,
+        folder: Option<&Path>,
+    ) -> &mut Tracked {
+        let mut failure = None;
+        if self.files.get(&id).is_none_or(|file| file.watch.is_none()) {
+            let mask = WatchFlags::CLOSE_WRITE | WatchFlags::MODIFY;
+            match self.watch(&proc_path(fd), mask) {
+                Ok(watch) => {
+                    self.by_watch.insert(watch, id);
+                    self.files.entry(id).or_default().watch = Some(watch);
+                }
+                Err(cause) => failure = Some(cause),
+            }
+        }
+        if let Some(folder) = folder
+            && !self.folders.contains_key(folder)
+        {
+            match self.watch(folder, WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR) {
+                Ok(watch) => drop(self.folders.insert(folder.to_owned(), watch)),
+                Err(cause) => failure = Some(cause),
+            }
+        }
+        let file = self.files.entry(id).or_default();
+        if let Some(cause) = failure {
+            let why = match cause.raw_os_error() {
+                libc::ENOSPC => "the limit of fs.inotify.max_user_watches is reached".into(),
+                libc::EMFILE => "the limit of fs.inotify.max_user_instances is reached".into(),
+                _ => format!("inotify: {}", std::io::Error::from(cause)),
+            };
+            file.unwatched.get_or_insert(why.into());
+        }
+        file
+    }
+
+    fn watch(&mut self, path: &Path, mask: WatchFlags) -> rustix::io::Result<i32> {
+        let inotify = match &self.inotify {
+            Some(inotify) => inotify,
+            None => {
+                let made = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+                self.inotify.insert(made)
+            }
+        };
+        inotify::add_watch(inotify, path, mask)
+    }
+
+    /// Reads what has happened so far.
+    pub(crate) fn drain(&mut self) {
+        let Some(inotify) = &self.inotify else {
+            return;
+        };
+        let mut buffer = [MaybeUninit::uninit(); 8192];
+        let mut events = Reader::new(inotify, &mut buffer);
+        loop {
+            let (watch, what) = match events.next() {
+                Ok(event) => (event.wd(), event.events()),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(cause) => {
+                    let why: Arc<str> = format!("inotify: {cause}").into();
+                    return doubt_all(&mut self.files, &why);
+                }
+            };
+            if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+                doubt_all(&mut self.files, &"the inotify queue overflowed".into());
+                continue;
+            }
+            if what.contains(ReadFlags::IGNORED) {
+                if let Some(id) = self.by_watch.remove(&watch) {
+                    if let Some(file) = self.files.get_mut(&id) {
+                        file.watch = None;
+                    }
+                } else {
+                    self.folders.retain(|_, folder| *folder != watch);
+                }
+                continue;
+            }
+            let file = self.by_watch.get(&watch);
+            let Some(file) = file.and_then(|id| self.files.get_mut(id)) else {
+                continue;
+            };
+            let nobodys = file.owed == 0 && file.calls == 0;
+            if what.contains(ReadFlags::MODIFY) && nobodys {
+                file.foreign.get_or_insert(Why::Written);
+            }
+            if what.contains(ReadFlags::CLOSE_WRITE) {
+                match file.owed.checked_sub(1) {
+                    Some(owed) => file.owed = owed,
+                    None => drop(file.foreign.get_or_insert(Why::Written)),
+                }
+            }
+        }
+    }
+
+    /// The closes owed now, of the files that owe any.
+    pub(crate) fn owed(&self) -> BTreeMap<FileId, u64> {
+        let owing = self.files.iter().filter(|(_, file)| file.owed > 0);
+        owing.map(|(id, file)| (*id, file.owed)).collect()
+    }
+
+    /// Puts everything back to a mark: files made or saved after it no longer are,
+    /// and the closes owed are those of the descriptions that its image holds.
+    pub(crate) fn rewind(&mut self, mark: Mark, owed: &BTreeMap<FileId, u64>) {
+        for (id, file) in &mut self.files {
+            let expected = owed.get(id).copied().unwrap_or(0);
+            if file.owed != expected {
+                file.owed = expected;
+                file.foreign.get_or_insert(Why::Written);
+            }
+            file.calls = 0;
+            file.birth = file.birth.filter(|birth| *birth < mark);
+            file.saved = file.saved.filter(|saved| *saved < mark);
+        }
+    }
+
+    /// Forgets one file.
+    pub(crate) fn forget(&mut self, id: FileId) {
+        let file = self.files.remove(&id);
+        if let Some(watch) = file.and_then(|file| file.watch)
+            && let Some(inotify) = &self.inotify
+        {
+            self.by_watch.remove(&watch);
+            // It fails when the file is gone, and the watch with it.
+            let _ = inotify::remove_watch(inotify, watch);
+        }
+    }
+
+    /// Forgets the files that are not to be kept (and that the guest has closed).
+    pub(crate) fn retain(&mut self, keep: impl Fn(FileId) -> bool) {
+        let unneeded =
+            |(id, file): (&FileId, &Tracked)| (file.owed == 0 && !keep(*id)).then_some(*id);
+        let unneeded: Vec<FileId> = self.files.iter().filter_map(unneeded).collect();
+        for id in unneeded {
+            self.forget(id);
+        }
+    }
+}
+
+fn doubt_all(files: &mut HashMap<FileId, Tracked>, why: &Arc<str>) {
+    for file in files.values_mut() {
+        file.foreign.get_or_insert(Why::Unproven(why.clone()));
+    }
+}
