@@ -1,6 +1,6 @@
 //! The guardian: a small process that outlives forkmon by a moment, to remove
-//! what forkmon keeps on disk when it could not do so itself (SIGKILL, a panic, a
-//! power of the machine's own such as the out-of-memory killer).
+//! what forkmon keeps on disk when it could not do so itself (SIGKILL, be it from a
+//! person or from the kernel when memory is short; a panic).
 //!
 //! It is this same program, started as `forkmon __guardian`, with the reading end
 //! of a pipe as its standard input. Forkmon writes the absolute path of each store
@@ -264,12 +264,6 @@ fn is_folder(parent: &OwnedFd, name: &std::ffi::CStr, hint: FileType) -> bool {
             .is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory),
         known => known == FileType::Directory,
     }
-}
-
-/// Removes the store at `path` now, by the rules of the guardian: for stores that
-/// an earlier forkmon of the same user left behind.
-pub fn remove_now(path: &Path) {
-    remove_store(path);
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@
 //! it runs. What the results must be is settled by `string.find` of the real
 //! interpreter, which the tests compare with.
 //!
-//! Two folders of work are left to the modules below: [`parse`] turns the text
+//! The work is done by two private modules: `parse` turns the text
 //! into items and refuses every malformed pattern, also those for which Lua
-//! itself complains only once a match gets that far; [`search`] finds the first
+//! itself complains only once a match gets that far; `search` finds the first
 //! match. Which paths a pattern is applied to is the business of
 //! [`crate::scope`].
 

@@ -268,23 +268,36 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// A message is one line, whatever an error's text held.
+/// A message is one line, whatever an error's text held, and nothing in it moves
+/// the cursor: only our own colours keep their escape character.
 fn one_line(text: &str) -> String {
-    text.split('\n')
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ")
+    let lines = text.lines().map(str::trim_end);
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let mut shown = String::with_capacity(text.len());
+    for (number, part) in lines.join("; ").split('\u{1b}').enumerate() {
+        if number > 0 {
+            shown.push_str(if is_colour(part) { "\u{1b}" } else { "\\u{1b}" });
+        }
+        shown.push_str(&printable(part));
+    }
+    shown
+}
+
+/// Whether `text` begins as what follows the escape character of a colour does.
+fn is_colour(text: &str) -> bool {
+    let parameters = text.strip_prefix('[').unwrap_or_default();
+    parameters
+        .trim_start_matches(|character: char| character.is_ascii_digit() || character == ';')
+        .starts_with('m')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn plain(messages: &Messages, text: &str) -> String {
+    fn plain(text: &str) -> String {
         let mut stream = anstream::AutoStream::never(Vec::new());
         stream.write_all(text.as_bytes()).unwrap();
-        let _ = messages;
         String::from_utf8(stream.into_inner()).unwrap()
     }
 
@@ -303,7 +316,7 @@ mod tests {
         };
         let text = messages.changed_text(&[path], resumed(path));
         assert_eq!(
-            plain(&messages, &text),
+            plain(&text),
             "changed lib/b.lua; resumed from before it, 1.02 s kept (2.1 ms)"
         );
         let text = messages.changed_text(
@@ -311,7 +324,7 @@ mod tests {
             resumed(Path::new("/home/u/project/main.lua")),
         );
         assert_eq!(
-            plain(&messages, &text),
+            plain(&text),
             "changed lib/b.lua and 2 more; resumed from before main.lua, 1.02 s kept (2.1 ms)"
         );
     }
@@ -322,7 +335,7 @@ mod tests {
         let why = "no checkpoint before it";
         let text = messages.changed_text(&[Path::new("/etc/main.lua")], Outcome::Restarted { why });
         assert_eq!(
-            plain(&messages, &text),
+            plain(&text),
             "changed /etc/main.lua; restarted: no checkpoint before it"
         );
     }
@@ -336,6 +349,14 @@ mod tests {
             "{shown:?}"
         );
         assert!(shown.starts_with("a\\nb\\u{1b}[2J"), "{shown:?}");
+    }
+
+    #[test]
+    fn a_message_is_one_line_and_keeps_its_colours_only() {
+        assert_eq!(one_line("a\n\n  b \nc\n"), "a;   b; c");
+        let text = "\u{1b}[1mbold\u{1b}[0m \u{1b}[2J \u{1b}]0;title\u{7}";
+        let expected = "\u{1b}[1mbold\u{1b}[0m \\u{1b}[2J \\u{1b}]0;title\\u{7}";
+        assert_eq!(one_line(text), expected);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! takes out of it, and `FORKMON_FILTER` replaces the default by Lua patterns.
 //! Every rule is about the text of a path, so that a missing file has an answer,
 //! too, and nothing is looked up when the guest stops at a new path. Finding the
-//! project root and reading what was typed is left to [`root`] and [`globs`].
+//! project root and reading what was typed is left to `root` and `globs`.
 //!
 //! In order, the first rule that applies decides:
 //!

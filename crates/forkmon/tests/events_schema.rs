@@ -1,6 +1,8 @@
 //! Every event against the schema that other programs rely on, and the schema
 //! against what it must refuse.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

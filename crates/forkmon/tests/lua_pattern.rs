@@ -1,6 +1,8 @@
 //! The Lua patterns, held against the real `lua5.4`, against a list of what Lua
 //! refuses, and against time.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
