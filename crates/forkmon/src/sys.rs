@@ -43,3 +43,35 @@ pub(crate) fn die_with_parent(command: &mut Command) -> &mut Command {
         })
     }
 }
+
+/// The process that sent a signal, for those that a process sends.
+pub(crate) fn signal_sender(info: &libc::siginfo_t) -> i32 {
+    // SAFETY: the structure is fully initialised by the kernel; the field is a
+    // plain number in a union of plain numbers.
+    unsafe { info.si_pid() }
+}
+
+/// Sets the process that seems to have sent a signal.
+pub(crate) fn set_signal_sender(info: &mut libc::siginfo_t, sender: i32) {
+    // `si_signo`, `si_errno`, `si_code`, and on 64 bits four bytes of padding
+    // before the union that begins with `si_pid`.
+    const OFFSET: usize = 16;
+    // SAFETY: the offset is that of si_pid in the kernel's siginfo_t, inside of
+    // the structure, and any bytes are a valid number.
+    unsafe {
+        std::ptr::from_mut(info)
+            .cast::<u8>()
+            .add(OFFSET)
+            .cast::<i32>()
+            .write_unaligned(sender);
+    }
+}
+
+/// Lets this process change the terminal also from the background, where that
+/// would stop it.
+pub(crate) fn ignore_terminal_output_stop() {
+    // SAFETY: SIG_IGN is a valid disposition and runs no code of ours.
+    unsafe {
+        libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+    }
+}

@@ -180,6 +180,7 @@ fn shared_mappings(guest: &Guest) -> Result<Vec<HeldFile>, Refusal> {
             held.push(HeldFile {
                 handle: path.into(),
                 path: Some(path.into()),
+                mapped: true,
             });
         }
     }

@@ -1,14 +1,469 @@
-//! The supervisor: joins tracer, timeline, journal and watch into one loop.
+//! The supervisor: one loop that joins tracer, timeline, journal and watch.
+//!
+//! A stop of the guest becomes an access, an effect or a call for ids (`access`,
+//! `effect`, `identity`); the timeline records it and says whether a checkpoint
+//! is due (`checkpoint`); the guest goes on. An edit (`inbox`) is compared with
+//! what the guest learned; the timeline answers with the checkpoint to resume
+//! from; the live run is killed, its effects undone, and a copy of the
+//! checkpoint runs on (`edit`).
+
+mod access;
+mod calls;
+mod checkpoint;
+mod edit;
+mod effect;
+mod ending;
+mod fingerprint;
+mod identity;
+mod inbox;
+mod lookup;
+mod run;
 
 use crate::config::Config;
-use crate::events::Events;
+use crate::events::{Event, Events};
+use crate::guardian::Guardian;
 use crate::messages::Messages;
+use anyhow::Context as _;
+use checkpoint::{Costs, Stored};
+use fingerprint::Hasher;
+use inbox::{Doorbell, News};
+use journal::{Journal, Mark};
+use lookup::Lookups;
+use run::{Pending, Run};
+use snapshot::{Guest, Inherited, Resumed};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use timeline::{CheckpointId, Identity, Limits, Timeline};
+use tracee::{Command, End, Program, Report, SpawnError, Stopped, Tid, Tracer};
+
+/// The oldest kernel that has all that is used here.
+const OLDEST_KERNEL: (u32, u32) = (5, 15);
+
+/// What checkpoints may cost before the guest has earned any: unnoticed by
+/// people, and enough that a quick program has its first ones.
+const ALLOWANCE: Duration = Duration::from_millis(5);
+
+/// A file that is written to and never closed is looked at after this long.
+const OPEN_WRITE_BOUND: Duration = Duration::from_millis(250);
+
+/// What the guardian is to remove, to be told to the next one if it dies.
+#[derive(Debug)]
+struct Keeper {
+    guardian: Guardian,
+    stores: Vec<PathBuf>,
+}
+
+/// Forkmon at work.
+struct Supervisor<'a> {
+    config: &'a Config,
+    messages: &'a mut Messages,
+    events: &'a mut Events,
+    tracer: Tracer,
+    filter: Program,
+    identity_filter: Program,
+    inherited: Arc<Inherited>,
+    bell: Doorbell,
+    inbox: Receiver<News>,
+    keeper: Arc<Mutex<Keeper>>,
+    timeline: Timeline,
+    journal: Journal,
+    /// Where the journal stood before the first run.
+    beginning: Mark,
+    /// `None` with `--once`.
+    watcher: Option<watch::Watcher>,
+    hasher: Hasher,
+    lookups: Lookups,
+    /// Where links that the guest followed lead.
+    links: HashMap<PathBuf, PathBuf>,
+    last_access: HashMap<PathBuf, Instant>,
+    /// What the last undo left behind, whose events are no edits.
+    restored: HashMap<PathBuf, Option<Identity>>,
+    stored: BTreeMap<CheckpointId, Stored>,
+    next_checkpoint: u32,
+    costs: Costs,
+    run: Run,
+    next_run: u64,
+    /// The status to exit with, once somebody has asked forkmon to end.
+    quitting: Option<u8>,
+    /// The status to exit with, now.
+    finished: Option<u8>,
+    deadline_passed: bool,
+    /// A run is being asked to end: file events wait.
+    dropping: bool,
+    later: Vec<watch::Batch>,
+    /// The bell rang while nobody looked at the news.
+    rung_meanwhile: bool,
+    /// The status of the guest's last end.
+    last_status: u8,
+}
 
 /// Runs the guest until forkmon ends; the status to exit with.
 ///
 /// # Errors
 ///
 /// Forkmon's own failures.
-pub fn run(_config: &Config, _messages: &mut Messages, _events: &mut Events) -> anyhow::Result<u8> {
-    anyhow::bail!("running a guest is not wired yet")
+pub fn run(config: &Config, messages: &mut Messages, events: &mut Events) -> anyhow::Result<u8> {
+    let kernel = tracee::kernel_version();
+    if kernel < OLDEST_KERNEL {
+        anyhow::bail!(
+            "forkmon needs Linux 5.15 or newer, and this is {}.{}: update the kernel",
+            kernel.0,
+            kernel.1
+        );
+    }
+    let terminal = ending::Terminal::as_it_is();
+    let status = supervise(config, messages, events);
+    terminal.put_back();
+    status
+}
+
+fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> anyhow::Result<u8> {
+    tracee::become_subreaper().context("cannot become the reaper of the guest's orphans")?;
+    let inherited = Inherited::of_this_process().context("cannot list the open files")?;
+    let mut tracer = Tracer::new();
+    let guardian = Guardian::start().context("cannot start the guardian process")?;
+    let bell = attach(&mut tracer, &guardian)?;
+    let keeper = Arc::new(Mutex::new(Keeper {
+        guardian,
+        stores: Vec::new(),
+    }));
+    let (bell, inbox) = Doorbell::new(bell);
+    bell.listen_for_signals().context("cannot handle signals")?;
+    let watcher = if config.once {
+        None
+    } else {
+        Some(start_watching(config, &bell)?)
+    };
+    let for_stores = Arc::clone(&keeper);
+    let mut journal = Journal::new(journal::Options {
+        on_store: Box::new(move |store| {
+            let mut keeper = for_stores.lock().unwrap_or_else(PoisonError::into_inner);
+            // A guardian that is gone is replaced, and told, when its end is
+            // reported.
+            let _ = keeper.guardian.keep_in_mind(store);
+            keeper.stores.push(store.to_owned());
+        }),
+        ..journal::Options::default()
+    });
+    let beginning = journal.mark();
+    let inherited = Arc::new(inherited);
+    let mut supervisor = Supervisor {
+        tracer,
+        filter: calls::filter(),
+        identity_filter: calls::identity_filter(),
+        timeline: Timeline::new(Limits {
+            share: config.budget,
+            max_checkpoints: config.max_checkpoints,
+            max_memory: config.max_memory,
+            allowance: ALLOWANCE,
+        }),
+        journal,
+        beginning,
+        watcher,
+        hasher: Hasher::start().context("cannot start a thread")?,
+        lookups: Lookups::default(),
+        links: HashMap::new(),
+        last_access: HashMap::new(),
+        restored: HashMap::new(),
+        stored: BTreeMap::new(),
+        next_checkpoint: 0,
+        costs: Costs::default(),
+        run: Run::new(
+            0,
+            Guest::new(Tid::new(0), Arc::clone(&inherited)),
+            Duration::ZERO,
+        ),
+        next_run: 0,
+        quitting: None,
+        finished: None,
+        deadline_passed: false,
+        dropping: false,
+        later: Vec::new(),
+        rung_meanwhile: false,
+        last_status: 0,
+        inherited,
+        bell,
+        inbox,
+        keeper,
+        config,
+        messages,
+        events,
+    };
+    let outcome = supervisor.start().and_then(|()| supervisor.until_the_end());
+    supervisor.clean_up();
+    outcome
+}
+
+fn attach(tracer: &mut Tracer, guardian: &Guardian) -> anyhow::Result<tracee::Ringer> {
+    let process = Tid::new(i32::try_from(guardian.pid())?);
+    tracer
+        .attach_bell(process)
+        .map_err(|source| SpawnError::Ptrace(source).into())
+}
+
+fn start_watching(config: &Config, bell: &Doorbell) -> anyhow::Result<watch::Watcher> {
+    let options = watch::Options {
+        settle: config.delay,
+        open_write_bound: OPEN_WRITE_BOUND,
+    };
+    let noticing = bell.clone();
+    let delivering = bell.clone();
+    Ok(watch::Watcher::start_noticing(
+        options,
+        move |path| noticing.send(News::Noticed(path.to_owned())),
+        move |batch| delivering.send(News::Files(batch)),
+    )?)
+}
+
+/// Whether a request failed because its task died, which is reported by itself.
+fn or_death(result: anyhow::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error)
+            if error
+                .downcast_ref::<tracee::Error>()
+                .is_some_and(tracee::Error::is_death) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+impl Supervisor<'_> {
+    /// Starts the guest from its beginning.
+    fn start(&mut self) -> anyhow::Result<()> {
+        let command = Command {
+            arguments: self.config.command.clone(),
+            environment: std::env::vars_os().collect(),
+        };
+        let number = self.next_run;
+        self.next_run += 1;
+        self.costs.forget_run();
+        match self.tracer.spawn(&command, &self.filter) {
+            Ok(spawned) => {
+                let guest = Guest::new(spawned.task, Arc::clone(&self.inherited));
+                self.run = Run::new(number, guest, Duration::ZERO);
+                self.emit(&Event::Start {
+                    pid: spawned.task.raw() as u32,
+                    argv: self.config.command.clone(),
+                });
+                self.run.spawned = Some(spawned);
+                Ok(())
+            }
+            Err(error) => {
+                self.run = Run::new(
+                    number,
+                    Guest::new(Tid::new(0), Arc::clone(&self.inherited)),
+                    Duration::ZERO,
+                );
+                self.run.remove(Tid::new(0));
+                self.could_not_start(error)
+            }
+        }
+    }
+
+    /// Lets a copy of a checkpoint run.
+    fn resumed(&mut self, resumed: Resumed, kept: Duration) {
+        let Resumed { guest, threads } = resumed;
+        let process = guest.process();
+        self.run = Run::new(self.next_run, guest, kept);
+        self.next_run += 1;
+        self.costs.forget_run();
+        for thread in &threads {
+            self.run.add_thread(thread.tid(), process);
+        }
+        // The path that the checkpoint stands before is looked up again, and
+        // needs no other one.
+        for thread in threads {
+            // A thread that was killed meanwhile is reported dead.
+            let _ = thread.resume(None);
+        }
+    }
+
+    fn until_the_end(&mut self) -> anyhow::Result<u8> {
+        while self.finished.is_none() {
+            self.handle_next()?;
+        }
+        Ok(self.finished.unwrap_or_default())
+    }
+
+    /// Waits for one report and handles it.
+    fn handle_next(&mut self) -> anyhow::Result<()> {
+        if std::mem::take(&mut self.rung_meanwhile) {
+            self.read_news()?;
+            self.check_quitting();
+            return Ok(());
+        }
+        self.tracer.expect_many(!self.run.is_single());
+        match self.tracer.wait()? {
+            Report::Stop(task, event) => or_death(self.stopped(task, event))?,
+            Report::End(task, end) => self.ended(task, end)?,
+            Report::Rung => self.read_news()?,
+            Report::BellLost => self.replace_guardian()?,
+            Report::NoTasks => anyhow::bail!("lost the guardian process and the guest"),
+        }
+        self.check_quitting();
+        Ok(())
+    }
+
+    fn stopped(&mut self, task: Stopped, event: tracee::Event) -> anyhow::Result<()> {
+        let tid = task.tid();
+        if !self.run.knows(tid) {
+            return self.unknown(task, &event);
+        }
+        match event {
+            tracee::Event::Seccomp => self.call(task),
+            tracee::Event::SyscallExit => self.answered(task),
+            tracee::Event::Signal(signal) => {
+                if self.run.guest.ids().differ() {
+                    self.translate_sender(&task)?;
+                }
+                Ok(task.resume(Some(signal))?)
+            }
+            tracee::Event::GroupStop(_) => Ok(task.listen()?),
+            tracee::Event::Interrupted => {
+                self.run.arrived(tid);
+                Ok(task.resume(None)?)
+            }
+            tracee::Event::Child { child, .. } => {
+                if self.run.guest.ids().collides(child) {
+                    self.collided(child);
+                }
+                let waiting = self.run.born(child, tid);
+                if let Some(child) = waiting {
+                    or_death(child.resume(None).map_err(Into::into))?;
+                }
+                Ok(task.resume(None)?)
+            }
+            tracee::Event::Exec { .. } => {
+                self.run.executed(tid);
+                Ok(task.resume(None)?)
+            }
+        }
+    }
+
+    /// A stop of a task that nobody has told of: new, or of a run that was
+    /// killed.
+    fn unknown(&mut self, task: Stopped, event: &tracee::Event) -> anyhow::Result<()> {
+        let tid = task.tid();
+        match event {
+            tracee::Event::Interrupted => self.run.keep_unborn(task),
+            // exec by another thread than the first: the task has the id of its
+            // process from now on.
+            tracee::Event::Exec { former } => {
+                let process = self.run.process_of(*former).unwrap_or(tid);
+                self.run.executed(process);
+                return Ok(task.resume(None)?);
+            }
+            _ => tracee::kill_task(tid, libc::SIGKILL),
+        }
+        Ok(())
+    }
+
+    /// A call has returned that something is to be done after.
+    fn answered(&mut self, task: Stopped) -> anyhow::Result<()> {
+        match self.run.take_pending(task.tid()) {
+            Some(Pending::Effect { prepared, paths }) => {
+                let succeeded = task.registers()?.return_value() >= 0;
+                self.effect_done(*prepared, &paths, succeeded);
+            }
+            Some(Pending::Folder) => {
+                let process = self.run.process_of(task.tid());
+                if let Some(process) = process.and_then(|p| self.run.processes.get_mut(&p)) {
+                    process.folder = None;
+                }
+            }
+            Some(Pending::Identity { changed, answers }) => {
+                self.identity_answer(&task, &changed, answers)?;
+            }
+            Some(Pending::TerminalGroup { at, before }) => {
+                self.terminal_group_answer(&task, at, before)?;
+            }
+            None => {}
+        }
+        Ok(task.resume(None)?)
+    }
+
+    fn ended(&mut self, task: Tid, end: End) -> anyhow::Result<()> {
+        if let Some(id) = self.checkpoint_of(task) {
+            self.image_lost(id);
+            return Ok(());
+        }
+        if let Some(Pending::Effect { prepared, paths }) = self.run.remove(task) {
+            // Whether the call worked nobody can tell any more.
+            self.effect_done(*prepared, &paths, true);
+        }
+        if task == self.run.root() && self.run.ended.is_none() {
+            self.run.ended = Some(end);
+            self.root_ended(end)?;
+        }
+        Ok(())
+    }
+
+    fn read_news(&mut self) -> anyhow::Result<()> {
+        if !self.dropping {
+            for batch in std::mem::take(&mut self.later) {
+                self.files_changed(batch)?;
+            }
+        }
+        while let Ok(news) = self.inbox.try_recv() {
+            match news {
+                News::Files(batch) if self.dropping => self.later.push(batch),
+                // What a run does that is asked to end does not matter any more.
+                News::Files(_) | News::Noticed(_) if self.quitting.is_some() => {}
+                News::Files(batch) => self.files_changed(batch)?,
+                News::Noticed(path) => self.noticed(&path),
+                News::Quit {
+                    signal,
+                    by_terminal,
+                } => self.asked_to_quit(signal, by_terminal),
+                News::Deadline => self.deadline_passed = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn replace_guardian(&mut self) -> anyhow::Result<()> {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guardian = Guardian::start().context("cannot start another guardian process")?;
+        for store in &keeper.stores {
+            // It has just been started, and the paths were right before.
+            let _ = guardian.keep_in_mind(store);
+        }
+        self.bell.replace(attach(&mut self.tracer, &guardian)?);
+        keeper.guardian = guardian;
+        drop(keeper);
+        // What was rung for meanwhile.
+        self.read_news()
+    }
+
+    /// A new process of a resumed run got an id that the guest knows another
+    /// task by. The kernel would have to count through all ids for that.
+    fn collided(&mut self, child: Tid) {
+        self.warn(
+            "id-collision",
+            &format!("a new process has an id that is in use ({child}); its signals may go astray"),
+        );
+        self.run.barred = true;
+    }
+
+    fn emit(&mut self, event: &Event) {
+        if let Err(error) = self.events.emit(self.run.number, event) {
+            self.messages
+                .warning(&format!("cannot write to the file of --events: {error}"));
+        }
+    }
+
+    /// A warning, said and written once for each code.
+    fn warn(&mut self, code: &str, text: &str) {
+        if self.messages.warning_once(code, text) {
+            self.emit(&Event::Warning {
+                code: code.to_owned(),
+                message: text.to_owned(),
+            });
+        }
+    }
 }

@@ -88,6 +88,9 @@ pub struct HeldFile {
     pub handle: PathBuf,
     /// Its name, if it still has one.
     pub path: Option<PathBuf>,
+    /// Whether it is mapped shared and writable, so that its times do not tell
+    /// of every change.
+    pub mapped: bool,
 }
 
 /// One fd.
@@ -221,6 +224,7 @@ impl FdTable {
                         table.held.push(HeldFile {
                             path: (metadata.nlink() > 0).then(|| Path::new(&*name).into()),
                             handle: link.into(),
+                            mapped: false,
                         });
                     }
                     table.keep(&entry, metadata.mode());

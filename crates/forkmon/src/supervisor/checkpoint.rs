@@ -1,0 +1,207 @@
+//! Taking, keeping and dropping checkpoints.
+
+use super::Supervisor;
+use crate::events::Event;
+use journal::Mark;
+use snapshot::{Frozen, HeldFile, Image, Refusal};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use timeline::{Checkpoint, CheckpointId};
+use tracee::{Stopped, Tid};
+
+/// A checkpoint's frozen image, and where the journal stood.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) image: Image,
+    pub(super) mark: Mark,
+}
+
+/// What checkpoints cost so far, to know what the next one will.
+#[derive(Debug)]
+pub(super) struct Costs {
+    last: Duration,
+    /// After a refusal none is tried before the guest has run for this long.
+    not_before: Duration,
+    resident: u64,
+}
+
+/// The cost of a first checkpoint, until it is measured.
+const FIRST_COST: Duration = Duration::from_micros(500);
+
+/// A refused checkpoint is tried again after this many times its cost.
+const PATIENCE: u32 = 20;
+
+impl Default for Costs {
+    fn default() -> Self {
+        Self {
+            last: FIRST_COST,
+            not_before: Duration::ZERO,
+            resident: 0,
+        }
+    }
+}
+
+impl Costs {
+    /// Forgets what was measured of a run that is gone.
+    pub(super) fn forget_run(&mut self) {
+        self.not_before = Duration::ZERO;
+        self.resident = 0;
+    }
+
+    /// What an image holds that nothing else does, as far as that is known when
+    /// it is taken: what the guest has grown by since the one before, page
+    /// tables, and some of what it will write to.
+    fn memory(&mut self, resident: u64) -> u64 {
+        let grown = resident.saturating_sub(self.resident);
+        self.resident = resident;
+        grown + resident / 20
+    }
+}
+
+impl Supervisor<'_> {
+    /// Takes a checkpoint before the first touch of a path, if one is due.
+    /// Answers the task, unless it was let go to stop before its call again.
+    pub(super) fn consider_checkpoint(
+        &mut self,
+        task: Stopped,
+        path: &Path,
+    ) -> anyhow::Result<Option<Stopped>> {
+        let tid = task.tid();
+        if self.run.considered == Some(tid) {
+            self.run.considered = None;
+            return Ok(Some(task));
+        }
+        let time = self.run.guest_time();
+        if self.run.barred
+            || !self.run.is_settled()
+            || self.run.process_of(tid) != Some(self.run.root())
+            || time < self.costs.not_before
+            || !self.timeline.checkpoint_due(path, time, self.costs.last)
+        {
+            return Ok(Some(task));
+        }
+        let mut task = task;
+        loop {
+            let began = Instant::now();
+            let (frozen, mark) = self.freeze(task);
+            let cost = began.elapsed();
+            self.run.add_frozen(cost);
+            let again = match frozen.outcome {
+                Ok(image) => {
+                    self.keep(image, mark, path, time, cost);
+                    false
+                }
+                Err(refusal) => self.refused(&refusal, time, cost),
+            };
+            let Some(stopped) = frozen.task else {
+                return Ok(None);
+            };
+            if !stopped.is_before_call() {
+                // It makes the call again by itself and stops before it again.
+                if !again {
+                    self.run.considered = Some(tid);
+                }
+                stopped.resume(None)?;
+                return Ok(None);
+            }
+            if !again {
+                return Ok(Some(stopped));
+            }
+            task = stopped;
+        }
+    }
+
+    fn freeze(&mut self, task: Stopped) -> (Frozen, Mark) {
+        let mark = self.journal.mark();
+        let journal = &mut self.journal;
+        let mut hold = |file: &HeldFile| {
+            let path = file.path.as_deref().unwrap_or(&file.handle);
+            journal
+                .hold(mark, &file.handle, path, file.mapped)
+                .map_err(|e| e.to_string())
+        };
+        let frozen = snapshot::freeze(&mut self.tracer, &mut self.run.guest, task, &mut hold);
+        (frozen, mark)
+    }
+
+    fn keep(&mut self, image: Image, mark: Mark, path: &Path, time: Duration, cost: Duration) {
+        self.next_checkpoint += 1;
+        let id = CheckpointId(self.next_checkpoint);
+        self.costs.last = cost;
+        let resident = image.resident_bytes();
+        self.emit(&Event::Checkpoint {
+            id: u64::from(id.0),
+            path: path.to_owned(),
+            cost_ms: cost,
+            processes: 1,
+            threads: u32::try_from(image.threads()).unwrap_or(u32::MAX),
+            resident_bytes: resident,
+        });
+        let checkpoint = Checkpoint {
+            id,
+            path: path.to_owned(),
+            guest_time: time,
+            cost,
+            memory: self.costs.memory(resident),
+            depth: self.run.guest.depth(),
+        };
+        self.stored.insert(id, Stored { image, mark });
+        for dropped in self.timeline.add_checkpoint(checkpoint) {
+            self.discard(dropped);
+        }
+    }
+
+    /// Says why there is no checkpoint; whether to try once more at once.
+    fn refused(&mut self, refusal: &Refusal, time: Duration, cost: Duration) -> bool {
+        self.costs.not_before = time + cost.max(FIRST_COST) * PATIENCE;
+        match refusal {
+            Refusal::Died | Refusal::Late => false,
+            Refusal::NoRoom(_) => match self.timeline.evict_one() {
+                Some(id) => {
+                    self.discard(id);
+                    self.costs.not_before = Duration::ZERO;
+                    true
+                }
+                None => {
+                    self.warn(
+                        refusal.code(),
+                        &format!("no checkpoint is taken: {refusal}"),
+                    );
+                    false
+                }
+            },
+            // Where a child is alive is no place for a checkpoint, and no news.
+            Refusal::Unsupported {
+                code: "child-alive",
+                ..
+            } => false,
+            other => {
+                self.warn(other.code(), &format!("no checkpoint is taken: {other}"));
+                false
+            }
+        }
+    }
+
+    /// Kills the image of a checkpoint that the timeline has dropped.
+    pub(super) fn discard(&mut self, id: CheckpointId) {
+        if let Some(stored) = self.stored.remove(&id) {
+            stored.image.discard(&mut self.tracer);
+        }
+    }
+
+    /// The checkpoint whose image this task is.
+    pub(super) fn checkpoint_of(&self, task: Tid) -> Option<CheckpointId> {
+        self.stored
+            .iter()
+            .find(|(_, stored)| stored.image.task() == task)
+            .map(|(id, _)| *id)
+    }
+
+    /// An image died: by the kernel for want of memory, or by somebody's hand.
+    pub(super) fn image_lost(&mut self, id: CheckpointId) {
+        if let Some(mut stored) = self.stored.remove(&id) {
+            stored.image.lost();
+        }
+        self.timeline.drop_checkpoint(id);
+    }
+}

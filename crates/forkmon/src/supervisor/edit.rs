@@ -1,0 +1,332 @@
+//! From settled file events to the run that follows from them.
+
+use super::Supervisor;
+use super::access::metadata_of;
+use super::fingerprint;
+use crate::events::{ChangeKind, ChangedPath, Event, Reason};
+use crate::messages::Outcome;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use timeline::{AccessIndex, CheckpointId, Current, Verdict};
+
+/// What a batch of events comes to.
+#[derive(Debug, Default)]
+struct Edit {
+    /// The contradicted paths with their first contradictions.
+    changes: Vec<(PathBuf, AccessIndex, ChangeKind)>,
+    unchanged: Vec<PathBuf>,
+    /// When the first event was read.
+    began: Option<Instant>,
+}
+
+fn kind_of(kind: timeline::ChangeKind) -> ChangeKind {
+    match kind {
+        timeline::ChangeKind::Modified => ChangeKind::Modified,
+        timeline::ChangeKind::Created => ChangeKind::Created,
+        timeline::ChangeKind::Removed => ChangeKind::Removed,
+        timeline::ChangeKind::Metadata => ChangeKind::Metadata,
+    }
+}
+
+impl Supervisor<'_> {
+    /// Acts on settled file events.
+    pub(super) fn files_changed(&mut self, batch: watch::Batch) -> anyhow::Result<()> {
+        if let Some(error) = batch.error {
+            anyhow::bail!("cannot watch the files any more: {error}");
+        }
+        self.collect_fingerprints();
+        let mut edit = Edit::default();
+        let mut touches = batch.touches;
+        if batch.rescan {
+            // Events were lost: look at everything that was ever touched.
+            let now = Instant::now();
+            let known: Vec<PathBuf> = self.last_access.keys().cloned().collect();
+            touches.extend(known.into_iter().map(|path| watch::Touch {
+                path,
+                first_seen: now,
+                quiet_before: now,
+                strong: false,
+            }));
+        }
+        for touch in &touches {
+            self.judge(touch, &mut edit);
+        }
+        if edit.changes.is_empty() {
+            if !edit.unchanged.is_empty() {
+                let paths: Vec<&Path> = edit.unchanged.iter().map(PathBuf::as_path).collect();
+                self.messages.unchanged(&paths);
+                self.emit(&Event::Unchanged {
+                    paths: edit.unchanged,
+                });
+            }
+            return Ok(());
+        }
+        self.act_on(edit)
+    }
+
+    fn judge(&mut self, touch: &watch::Touch, edit: &mut Edit) {
+        let path = &touch.path;
+        let now = self.current(path);
+        if self.is_our_own_doing(path, &now) {
+            return;
+        }
+        let mut verdict = if self.journal.wrote(path) {
+            if self.journal.foreign(path) {
+                self.timeline.judge_foreign(path, &now)
+            } else {
+                Verdict::Untouched
+            }
+        } else {
+            self.timeline.judge(path, &now)
+        };
+        // The same bytes again: unless the guest may have read what was there
+        // between the two.
+        if verdict == Verdict::Unchanged && touch.strong {
+            let read_between = self
+                .last_access
+                .get(path)
+                .is_some_and(|at| *at >= touch.quiet_before);
+            if read_between || self.is_open_in_guest(path) {
+                self.timeline.spoil(path);
+                verdict = self.timeline.judge(path, &now);
+            }
+        }
+        match verdict {
+            Verdict::Untouched => {}
+            Verdict::Unchanged => {
+                if touch.strong && matches!(now, Current::File { .. }) {
+                    edit.unchanged.push(path.clone());
+                }
+            }
+            Verdict::Contradicted { first, change } => {
+                edit.changes.push((path.clone(), first, kind_of(change)));
+                let seen = touch.first_seen;
+                edit.began = Some(edit.began.map_or(seen, |began| began.min(seen)));
+            }
+        }
+    }
+
+    /// What is at a path now, as the timeline compares it.
+    fn current(&self, path: &Path) -> Current {
+        let Ok(metadata) = fs::symlink_metadata(path) else {
+            return Current::Missing;
+        };
+        let found = metadata_of(&metadata);
+        if metadata.is_file() {
+            let fingerprint = if self.timeline.wants_content(path) {
+                fingerprint::of_file(path)
+            } else {
+                None
+            };
+            return match fingerprint {
+                Some((identity, fingerprint)) => Current::File {
+                    metadata: timeline::Metadata { identity, ..found },
+                    fingerprint: Some(fingerprint),
+                },
+                None => Current::File {
+                    metadata: found,
+                    fingerprint: None,
+                },
+            };
+        }
+        if metadata.is_dir() {
+            let names = self.timeline.wants_names(path).then(|| self.names_in(path));
+            return Current::Folder {
+                metadata: found,
+                names,
+            };
+        }
+        if metadata.is_symlink() {
+            return match fs::read_link(path) {
+                Ok(target) => Current::Link {
+                    metadata: found,
+                    target,
+                },
+                Err(_) => Current::Missing,
+            };
+        }
+        Current::Other { metadata: found }
+    }
+
+    /// Whether a path is as the last undo left it.
+    fn is_our_own_doing(&self, path: &Path, now: &Current) -> bool {
+        let Some(then) = self.restored.get(path) else {
+            return false;
+        };
+        let identity = match now {
+            Current::Missing => None,
+            Current::File { metadata, .. }
+            | Current::Folder { metadata, .. }
+            | Current::Link { metadata, .. }
+            | Current::Other { metadata } => Some(metadata.identity),
+        };
+        *then == identity
+    }
+
+    /// The first event of a burst on a path: a guest that has the file open may
+    /// read what is there meanwhile, whatever it is in the end.
+    pub(super) fn noticed(&mut self, path: &Path) {
+        if self.run.is_alive()
+            && !self.journal.wrote(path)
+            && !self.is_our_own_doing(path, &self.current(path))
+            && self.is_open_in_guest(path)
+        {
+            self.timeline.spoil(path);
+        }
+    }
+
+    /// Whether any process of the guest has a file open.
+    fn is_open_in_guest(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(wanted) = fs::metadata(path) else {
+            return false;
+        };
+        self.run.processes.keys().any(|process| {
+            let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd")) else {
+                return false;
+            };
+            fds.flatten().any(|fd| {
+                fs::metadata(fd.path())
+                    .is_ok_and(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino()))
+            })
+        })
+    }
+
+    fn act_on(&mut self, mut edit: Edit) -> anyhow::Result<()> {
+        // The earliest contradiction decides, and comes first in what is said.
+        edit.changes.sort_by_key(|(_, first, _)| *first);
+        for (path, ..) in &edit.changes {
+            self.timeline.mark_hot(path);
+        }
+        self.emit(&Event::Change {
+            paths: edit
+                .changes
+                .iter()
+                .map(|(path, _, kind)| ChangedPath {
+                    path: path.clone(),
+                    kind: *kind,
+                })
+                .collect(),
+        });
+        let Some((_, first, _)) = edit.changes.first() else {
+            return Ok(());
+        };
+        let first = *first;
+        let candidate = self.timeline.resume_point(first);
+        self.drop_run()?;
+        let began = edit.began.unwrap_or_else(Instant::now);
+        let paths: Vec<&Path> = edit
+            .changes
+            .iter()
+            .map(|(path, ..)| path.as_path())
+            .collect();
+        let mut reason = Reason::NoCheckpoint;
+        let mut candidate = candidate;
+        while let Some(id) = candidate {
+            match self.resume_from(id) {
+                Ok((kept, before)) => {
+                    let latency = began.elapsed();
+                    self.emit(&Event::Resume {
+                        from: Some(u64::from(id.0)),
+                        path: Some(paths[0].to_owned()),
+                        kept_ms: kept,
+                        latency_ms: latency,
+                        reason: Reason::Edit,
+                    });
+                    self.messages.changed(
+                        &paths,
+                        Outcome::Resumed {
+                            before: &before,
+                            kept,
+                            latency,
+                        },
+                    );
+                    return Ok(());
+                }
+                Err(why) => reason = why,
+            }
+            self.timeline.drop_checkpoint(id);
+            self.discard(id);
+            candidate = self.timeline.resume_point(first);
+        }
+        self.restart(&paths, reason, began)
+    }
+
+    /// Undoes what came after a checkpoint and lets a copy of it run.
+    fn resume_from(&mut self, id: CheckpointId) -> Result<(Duration, PathBuf), Reason> {
+        let checkpoint = self
+            .timeline
+            .checkpoint(id)
+            .cloned()
+            .ok_or(Reason::NotRestorable)?;
+        for dropped in self.timeline.rewind(Some(id)) {
+            self.discard(dropped);
+        }
+        let mark = self.stored.get(&id).ok_or(Reason::NotRestorable)?.mark;
+        if !self.undo_to(mark) {
+            return Err(Reason::Effects);
+        }
+        let stored = self.stored.get_mut(&id).ok_or(Reason::NotRestorable)?;
+        let resumed = stored
+            .image
+            .resume(&mut self.tracer, &self.identity_filter)
+            .map_err(|refusal| {
+                let text = format!("a checkpoint could not be resumed: {refusal}");
+                self.warn(refusal.code(), &text);
+                Reason::NotRestorable
+            })?;
+        self.resumed(resumed, checkpoint.guest_time);
+        Ok((checkpoint.guest_time, checkpoint.path))
+    }
+
+    /// Puts the files back as they were; whether that worked for all of them.
+    pub(super) fn undo_to(&mut self, mark: journal::Mark) -> bool {
+        let undo = self.journal.undo_to(mark);
+        self.restored = undo
+            .restored
+            .iter()
+            .map(|path| {
+                let identity = fs::symlink_metadata(path)
+                    .ok()
+                    .map(|m| fingerprint::identity(&m));
+                (path.clone(), identity)
+            })
+            .collect();
+        for left in &undo.left {
+            let text = format!("left {} as it is: {}", left.path.display(), left.why);
+            self.warn("left-as-it-is", &text);
+        }
+        self.links.clear();
+        self.lookups.forget();
+        undo.complete
+    }
+
+    /// Starts the guest from its beginning.
+    fn restart(&mut self, paths: &[&Path], reason: Reason, began: Instant) -> anyhow::Result<()> {
+        for dropped in self.timeline.rewind(None) {
+            self.discard(dropped);
+        }
+        self.undo_to(self.beginning);
+        self.last_access.clear();
+        self.messages.changed(
+            paths,
+            Outcome::Restarted {
+                why: match reason {
+                    Reason::Effects => "what it has written since cannot be undone",
+                    Reason::NotRestorable => "no checkpoint before it could be resumed",
+                    _ => "no checkpoint before it",
+                },
+            },
+        );
+        self.start()?;
+        self.emit(&Event::Resume {
+            from: None,
+            path: paths.first().map(|path| (*path).to_owned()),
+            kept_ms: Duration::ZERO,
+            latency_ms: began.elapsed(),
+            reason,
+        });
+        Ok(())
+    }
+}

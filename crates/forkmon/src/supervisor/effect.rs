@@ -1,0 +1,241 @@
+//! What the guest changes in the file system: from a stopped call to an entry
+//! of the journal.
+
+use super::Supervisor;
+use super::access::Want;
+use super::calls::{At, OnePath};
+use super::lookup::{Found, Name};
+use super::run::Pending;
+use journal::Effect;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use tracee::{RemoteAddr, Stopped, Tid};
+
+/// Spells a path of the guest's own fds as others can use it.
+fn for_others(process: Tid, path: &Path) -> PathBuf {
+    let own = |fd: &Path| PathBuf::from(format!("/proc/{process}/fd")).join(fd);
+    if let Ok(fd) = path.strip_prefix("/dev/fd") {
+        return own(fd);
+    }
+    for (name, fd) in [("stdin", "0"), ("stdout", "1"), ("stderr", "2")] {
+        if path == Path::new("/dev").join(name) {
+            return own(Path::new(fd));
+        }
+    }
+    for itself in ["/proc/self", "/proc/thread-self"] {
+        if let Ok(rest) = path.strip_prefix(itself) {
+            return PathBuf::from(format!("/proc/{process}")).join(rest);
+        }
+    }
+    path.to_owned()
+}
+
+impl Supervisor<'_> {
+    pub(super) fn open_for_writing(
+        &mut self,
+        task: Stopped,
+        process: Tid,
+        name: &Name,
+        flags: i32,
+    ) -> anyhow::Result<()> {
+        let path = for_others(process, &name.path);
+        let effect = Effect::OpenWrite {
+            path: path.clone(),
+            create: flags & libc::O_CREAT != 0,
+            exclusive: flags & libc::O_EXCL != 0,
+            truncate: flags & libc::O_TRUNC != 0,
+            append: flags & libc::O_APPEND != 0,
+            follow: flags & libc::O_NOFOLLOW == 0,
+        };
+        self.journal_effect(task, effect, vec![path])
+    }
+
+    pub(super) fn effect(
+        &mut self,
+        task: Stopped,
+        process: Tid,
+        at: At,
+        kind: OnePath,
+    ) -> anyhow::Result<()> {
+        let Found::Name(name) = self.find(task.tid(), process, at) else {
+            return Ok(task.resume(None)?);
+        };
+        let Some(task) = self.learn_by_changing(task, &name)? else {
+            return Ok(());
+        };
+        let path = for_others(process, &name.path);
+        let paths = vec![path.clone()];
+        let effect = match kind {
+            OnePath::Truncate => Effect::Truncate { path },
+            OnePath::Unlink => Effect::Unlink { path },
+            OnePath::RemoveFolder => Effect::RemoveFolder { path },
+            OnePath::MakeFolder => Effect::MakeFolder { path },
+            OnePath::MakeNode => Effect::MakeNode { path },
+            OnePath::SymbolicLink => Effect::SymbolicLink { to: path },
+            OnePath::Other(what) => Effect::Other {
+                path: Some(path),
+                what,
+            },
+        };
+        self.journal_effect(task, effect, paths)
+    }
+
+    /// Whether a call works tells the guest whether the file was there.
+    fn learn_by_changing(&mut self, task: Stopped, name: &Name) -> anyhow::Result<Option<Stopped>> {
+        if name.in_scope {
+            return self.touch(task, &name.path, Want::Metadata, false);
+        }
+        Ok(Some(task))
+    }
+
+    pub(super) fn effect_on_fd(
+        &mut self,
+        task: Stopped,
+        process: Tid,
+        fd: i32,
+        what: &'static str,
+    ) -> anyhow::Result<()> {
+        let path = std::fs::read_link(format!("/proc/{process}/fd/{fd}")).ok();
+        let paths = path.iter().cloned().collect();
+        self.journal_effect(task, Effect::Other { path, what }, paths)
+    }
+
+    pub(super) fn effect_on_two(
+        &mut self,
+        task: Stopped,
+        process: Tid,
+        from: At,
+        to: At,
+        rename: bool,
+        flags: u32,
+    ) -> anyhow::Result<()> {
+        let tid = task.tid();
+        let from = match self.find(tid, process, from) {
+            Found::Name(name) => name,
+            // linkat with AT_EMPTY_PATH names an fd's file.
+            Found::Empty => std::rc::Rc::new(Name {
+                path: format!("/proc/{process}/fd/{}", from.folder).into(),
+                in_scope: false,
+            }),
+            Found::Unreadable => return Ok(task.resume(None)?),
+        };
+        let Found::Name(to) = self.find(tid, process, to) else {
+            return Ok(task.resume(None)?);
+        };
+        let Some(task) = self.learn_by_changing(task, &from)? else {
+            return Ok(());
+        };
+        let Some(task) = self.learn_by_changing(task, &to)? else {
+            return Ok(());
+        };
+        let (from, to) = (for_others(process, &from.path), to.path.clone());
+        let paths = if rename {
+            vec![from.clone(), to.clone()]
+        } else {
+            vec![to.clone()]
+        };
+        let effect = if rename {
+            Effect::Rename {
+                from,
+                to,
+                no_replace: flags & libc::RENAME_NOREPLACE != 0,
+                exchange: flags & libc::RENAME_EXCHANGE != 0,
+            }
+        } else {
+            Effect::Link { from, to }
+        };
+        self.journal_effect(task, effect, paths)
+    }
+
+    pub(super) fn bind(
+        &mut self,
+        task: Stopped,
+        process: Tid,
+        address: RemoteAddr,
+        length: u64,
+    ) -> anyhow::Result<()> {
+        match self.socket_path(task.tid(), process, address, length) {
+            Some(path) => {
+                let paths = vec![path.clone()];
+                self.journal_effect(task, Effect::MakeNode { path }, paths)
+            }
+            None => Ok(task.resume(None)?),
+        }
+    }
+
+    /// Saves what undoing an effect needs and lets the call run to its end.
+    fn journal_effect(
+        &mut self,
+        task: Stopped,
+        effect: Effect,
+        paths: Vec<PathBuf>,
+    ) -> anyhow::Result<()> {
+        if self.config.once || self.is_no_file(&paths) {
+            return Ok(task.resume(None)?);
+        }
+        let prepared = Box::new(self.journal.before(effect));
+        if let Err(obstacle) = &prepared.undoable {
+            self.bar("effect", &obstacle.to_string());
+        }
+        self.run
+            .wait_for_answer(task.tid(), Pending::Effect { prepared, paths });
+        Ok(task.resume_to_syscall()?)
+    }
+
+    /// Whether these are devices or the kernel's own files.
+    fn is_no_file(&self, paths: &[PathBuf]) -> bool {
+        paths.iter().all(|path| {
+            let bytes = path.as_os_str().as_bytes();
+            (bytes.starts_with(b"/dev/") && !bytes.starts_with(b"/dev/shm/"))
+                || bytes.starts_with(b"/sys/")
+        })
+    }
+
+    /// Concludes an effect when its call has returned.
+    pub(super) fn effect_done(
+        &mut self,
+        prepared: journal::Prepared,
+        paths: &[PathBuf],
+        succeeded: bool,
+    ) {
+        if let Err(obstacle) = self.journal.after(prepared, succeeded) {
+            self.bar("effect", &obstacle.to_string());
+        }
+        if succeeded {
+            for path in paths {
+                self.timeline.wrote(path);
+                self.links.remove(path);
+            }
+        }
+    }
+
+    /// Something happened that cannot be undone: no checkpoint before it can be
+    /// used any more.
+    fn bar(&mut self, code: &str, why: &str) {
+        let dropped = self.timeline.bar();
+        if !dropped.is_empty() {
+            self.warn(
+                code,
+                &format!("{why}; the checkpoints before it are not used"),
+            );
+        }
+        for id in dropped {
+            self.discard(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_guests_own_is_spelled_for_others() {
+        let spelled = |path: &str| for_others(Tid::new(7), Path::new(path));
+        assert_eq!(spelled("/dev/stdout"), Path::new("/proc/7/fd/1"));
+        assert_eq!(spelled("/dev/fd/12"), Path::new("/proc/7/fd/12"));
+        assert_eq!(spelled("/proc/self/fd/3"), Path::new("/proc/7/fd/3"));
+        assert_eq!(spelled("/proc/selfish"), Path::new("/proc/selfish"));
+        assert_eq!(spelled("/dev/null"), Path::new("/dev/null"));
+    }
+}

@@ -1,0 +1,228 @@
+//! The ends: of a run, of a dropped run, and of forkmon.
+
+use super::Supervisor;
+use super::run::Pending;
+use crate::events::Event;
+use crate::messages::Ended;
+use rustix::process::Pid;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::IsTerminal;
+use tracee::{End, Report, SpawnError, Tid};
+
+/// The exit status of forkmon's own failure.
+const OWN_FAILURE: u8 = 125;
+
+/// A guest's end as a shell's exit status.
+fn status(end: End) -> u8 {
+    match end {
+        End::Exited(code) => code as u8,
+        End::Killed(signal) => 128_u8.wrapping_add(signal.0 as u8),
+    }
+}
+
+impl Supervisor<'_> {
+    /// The guest's first process has ended by itself.
+    pub(super) fn root_ended(&mut self, end: End) -> anyhow::Result<()> {
+        if let Some(spawned) = self.run.spawned.take()
+            && let Some(error) = spawned.outcome()
+        {
+            return self.could_not_start(error);
+        }
+        let (code, signal) = match end {
+            End::Exited(code) => (Some(code), None),
+            End::Killed(signal) => (None, Some(signal.0)),
+        };
+        self.last_status = status(end);
+        self.emit(&Event::Exit { code, signal });
+        if self.quitting.is_some() {
+            return Ok(());
+        }
+        if self.config.once {
+            self.finished = Some(status(end));
+            return Ok(());
+        }
+        self.messages.exited(match end {
+            End::Exited(code) => Ended::Status(code),
+            End::Killed(signal) => Ended::Signal(signal.0),
+        });
+        Ok(())
+    }
+
+    /// The guest's program could not be started. The first time that is the end;
+    /// later the next edit may make it right.
+    pub(super) fn could_not_start(&mut self, error: SpawnError) -> anyhow::Result<()> {
+        let status = match &error {
+            SpawnError::NotFound(_) => 127,
+            SpawnError::NotExecutable { .. } => 126,
+            _ => OWN_FAILURE,
+        };
+        self.run.spawned = None;
+        if self.run.number == 0 {
+            self.messages.error(&error.to_string());
+            self.finished = Some(status);
+        } else {
+            self.last_status = status;
+            self.messages
+                .warning(&format!("{error}; waiting for an edit"));
+        }
+        Ok(())
+    }
+
+    /// Somebody sent forkmon a signal that ends it. The second time it ends at
+    /// once.
+    pub(super) fn asked_to_quit(&mut self, signal: i32, by_terminal: bool) {
+        let own_status = 128_u8.wrapping_add(signal as u8);
+        if self.quitting.is_some() || !self.run.is_alive() {
+            self.finished = Some(own_status);
+            return;
+        }
+        self.quitting = Some(own_status);
+        self.run.barred = true;
+        if !(by_terminal && self.is_in_our_group(self.run.root())) {
+            tracee::kill_task(self.run.root(), signal);
+        }
+        self.bell.after(self.config.stop_timeout);
+        self.deadline_passed = false;
+    }
+
+    /// Whether the terminal's signals for this process reach the guest by
+    /// themselves.
+    fn is_in_our_group(&self, process: Tid) -> bool {
+        let of = |pid: Option<Pid>| rustix::process::getpgid(pid).ok();
+        let theirs = of(Pid::from_raw(process.raw()));
+        theirs.is_some() && theirs == of(None)
+    }
+
+    /// Ends forkmon once the guest has followed its signal, or has not in time.
+    pub(super) fn check_quitting(&mut self) {
+        if let Some(status) = self.quitting
+            && (self.run.ended.is_some() || self.deadline_passed)
+        {
+            self.finished = Some(status);
+        }
+    }
+
+    /// Ends a run that is to have never happened: outright, or with
+    /// `--stop-signal` after it was asked to.
+    pub(super) fn drop_run(&mut self) -> anyhow::Result<()> {
+        if let Some(signal) = self.config.stop_signal
+            && self.run.ended.is_none()
+            && self.run.is_alive()
+        {
+            self.run.barred = true;
+            tracee::kill_task(self.run.root(), signal);
+            self.deadline_passed = false;
+            self.bell.after(self.config.stop_timeout);
+            self.dropping = true;
+            while self.run.ended.is_none() && !self.deadline_passed && self.finished.is_none() {
+                self.handle_next()?;
+            }
+            self.dropping = false;
+            self.rung_meanwhile = true;
+        }
+        self.kill_run()
+    }
+
+    /// Kills all tasks of the run and waits for their ends. Their effects are
+    /// concluded, so that they can be undone.
+    pub(super) fn kill_run(&mut self) -> anyhow::Result<()> {
+        let mut left: HashSet<Tid> = HashSet::new();
+        for (task, process) in self.run.tasks() {
+            left.insert(task);
+            tracee::kill_task(process, libc::SIGKILL);
+        }
+        for task in self.run.take_unborn() {
+            left.insert(task.tid());
+            tracee::kill_task(task.tid(), libc::SIGKILL);
+        }
+        while !left.is_empty() {
+            match self.tracer.wait()? {
+                // Born just before its parent died.
+                Report::Stop(task, _) if !left.contains(&task.tid()) => {
+                    left.insert(task.tid());
+                    tracee::kill_task(task.tid(), libc::SIGKILL);
+                }
+                Report::Stop(_, tracee::Event::Child { child, .. }) => {
+                    left.insert(child);
+                    tracee::kill_task(child, libc::SIGKILL);
+                }
+                // It was killed after this stop was reported.
+                Report::Stop(..) => {}
+                Report::End(task, _) => {
+                    if let Some(id) = self.checkpoint_of(task) {
+                        self.image_lost(id);
+                    }
+                    left.remove(&task);
+                    if let Some(Pending::Effect { prepared, paths }) = self.run.remove(task) {
+                        self.effect_done(*prepared, &paths, true);
+                    }
+                }
+                Report::Rung => self.rung_meanwhile = true,
+                Report::BellLost => self.replace_guardian()?,
+                Report::NoTasks => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves nothing behind.
+    pub(super) fn clean_up(&mut self) {
+        // If waiting fails nothing more can be done here: the kernel kills what
+        // is traced when this process ends.
+        let _ = self.kill_run();
+        for (_, stored) in std::mem::take(&mut self.stored) {
+            stored.image.discard(&mut self.tracer);
+        }
+    }
+}
+
+/// The terminal's settings when forkmon was started.
+pub(super) struct Terminal(Option<(File, Termios, Option<Pid>)>);
+
+impl Terminal {
+    /// Remembers them, if there is a terminal.
+    pub(super) fn as_it_is() -> Self {
+        let terminal = File::options().read(true).write(true).open("/dev/tty");
+        Self(terminal.ok().filter(File::is_terminal).and_then(|file| {
+            let modes = tcgetattr(&file).ok()?;
+            let group = tcgetpgrp(&file).ok();
+            Some((file, modes, group))
+        }))
+    }
+
+    /// Puts them back, as far as they differ and forkmon may change them.
+    pub(super) fn put_back(self) {
+        let Some((file, modes, group)) = self.0 else {
+            return;
+        };
+        let own = rustix::process::getpgrp();
+        // Only who had the terminal at first takes it back from the guest.
+        if group != Some(own) {
+            return;
+        }
+        crate::sys::ignore_terminal_output_stop();
+        if tcgetpgrp(&file).ok() != group {
+            let _ = tcsetpgrp(&file, own);
+        }
+        let now = tcgetattr(&file);
+        if now.is_ok_and(|now| !same(&now, &modes)) {
+            let _ = tcsetattr(&file, OptionalActions::Now, &modes);
+        }
+    }
+}
+
+fn same(a: &Termios, b: &Termios) -> bool {
+    (
+        a.input_modes,
+        a.output_modes,
+        a.control_modes,
+        a.local_modes,
+    ) == (
+        b.input_modes,
+        b.output_modes,
+        b.control_modes,
+        b.local_modes,
+    )
+}

@@ -1,0 +1,94 @@
+//! What other threads tell the tracer: the one way into its loop.
+//!
+//! The tracer's thread waits for the guest only. File events, signals and
+//! deadlines are put here by other threads, which then ring its bell.
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::Cause;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tracee::Ringer;
+
+/// Something to be handled between two stops of the guest.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Settled file events.
+    Files(watch::Batch),
+    /// The first event of a burst on a path.
+    Noticed(PathBuf),
+    /// Somebody wants forkmon to end.
+    Quit {
+        signal: i32,
+        /// The kernel sent it to the whole foreground group: the guest has it.
+        by_terminal: bool,
+    },
+    /// A time has passed.
+    Deadline,
+}
+
+/// Where other threads put their news.
+#[derive(Clone, Debug)]
+pub(super) struct Doorbell {
+    sender: Sender<News>,
+    ringer: Arc<Mutex<Ringer>>,
+}
+
+impl Doorbell {
+    pub(super) fn new(ringer: Ringer) -> (Self, Receiver<News>) {
+        let (sender, receiver) = channel();
+        let ringer = Arc::new(Mutex::new(ringer));
+        (Self { sender, ringer }, receiver)
+    }
+
+    /// Hands news over and wakes the tracer.
+    pub(super) fn send(&self, news: News) {
+        // The receiver is gone only while forkmon ends.
+        if self.sender.send(news).is_ok() {
+            self.ringer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .ring();
+        }
+    }
+
+    /// Another process is the bell now.
+    pub(super) fn replace(&self, ringer: Ringer) {
+        *self.ringer.lock().unwrap_or_else(PoisonError::into_inner) = ringer;
+    }
+
+    /// Sends [`News::Deadline`] after a while.
+    pub(super) fn after(&self, time: Duration) {
+        let bell = self.clone();
+        let spawned = std::thread::Builder::new()
+            .name("deadline".into())
+            .spawn(move || {
+                std::thread::sleep(time);
+                bell.send(News::Deadline);
+            });
+        if spawned.is_err() {
+            // Without a thread to wait in, the time is over at once.
+            self.send(News::Deadline);
+        }
+    }
+
+    /// Hands over the signals that end forkmon.
+    pub(super) fn listen_for_signals(&self) -> std::io::Result<()> {
+        let mut signals = SignalsInfo::<WithOrigin>::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
+        let bell = self.clone();
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for origin in signals.forever() {
+                    bell.send(News::Quit {
+                        signal: origin.signal,
+                        by_terminal: origin.cause == Cause::Kernel,
+                    });
+                }
+            })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! One life of the guest: its processes and threads, and what each is at.
+
+use journal::Prepared;
+use snapshot::Guest;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tracee::{End, RemoteAddr, Spawned, Stopped, Tid};
+
+/// What is to be done when a task's call has returned.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// Conclude an effect on these paths.
+    Effect {
+        prepared: Box<Prepared>,
+        paths: Vec<PathBuf>,
+    },
+    /// The working folder may be another one now.
+    Folder,
+    /// Put arguments back that were ids, and translate an answer.
+    Identity {
+        changed: Vec<(usize, u64)>,
+        answers: bool,
+    },
+    /// Put an id in memory back, or translate the one that is there now.
+    TerminalGroup { at: RemoteAddr, before: Option<u32> },
+}
+
+/// A thread of the guest.
+#[derive(Debug)]
+struct Task {
+    process: Tid,
+    pending: Option<Pending>,
+}
+
+/// A process of the guest.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Process {
+    /// Its working folder, if it has been asked for since it last changed.
+    pub(super) folder: Option<Rc<Path>>,
+    /// Addresses of empty strings in memory that cannot be written to.
+    pub(super) empty_strings: HashSet<u64>,
+}
+
+/// One life of the guest.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) number: u64,
+    /// What is known of its first process.
+    pub(super) guest: Guest,
+    tasks: HashMap<Tid, Task>,
+    pub(super) processes: HashMap<Tid, Process>,
+    /// New tasks whose parent's event has not come yet.
+    unborn: HashMap<Tid, Stopped>,
+    /// New tasks whose own first stop has not come yet.
+    awaited: HashSet<Tid>,
+    /// How its first process ended.
+    pub(super) ended: Option<End>,
+    /// Until its program runs: how to learn why it does not.
+    pub(super) spawned: Option<Spawned>,
+    began: Instant,
+    /// The guest's running time before its resume.
+    kept: Duration,
+    frozen: Duration,
+    /// The checkpoint that the call in this task has already led to or been
+    /// refused for: it stops before the same call again.
+    pub(super) considered: Option<Tid>,
+    /// No more checkpoints are taken in this run.
+    pub(super) barred: bool,
+}
+
+impl Run {
+    /// A run whose first process is this one.
+    pub(super) fn new(number: u64, guest: Guest, kept: Duration) -> Self {
+        let process = guest.process();
+        let mut run = Self {
+            number,
+            guest,
+            tasks: HashMap::new(),
+            processes: HashMap::new(),
+            unborn: HashMap::new(),
+            awaited: HashSet::new(),
+            ended: None,
+            spawned: None,
+            began: Instant::now(),
+            kept,
+            frozen: Duration::ZERO,
+            considered: None,
+            barred: false,
+        };
+        run.add_process(process, Process::default());
+        run
+    }
+
+    /// The id of its first process.
+    pub(super) fn root(&self) -> Tid {
+        self.guest.process()
+    }
+
+    /// How long the guest has run, with the part before its resume and without
+    /// the time it spent frozen.
+    pub(super) fn guest_time(&self) -> Duration {
+        (self.kept + self.began.elapsed()).saturating_sub(self.frozen)
+    }
+
+    /// Counts time that the guest stood still for.
+    pub(super) fn add_frozen(&mut self, time: Duration) {
+        self.frozen += time;
+    }
+
+    pub(super) fn add_process(&mut self, process: Tid, of: Process) {
+        self.processes.insert(process, of);
+        self.add_thread(process, process);
+    }
+
+    pub(super) fn add_thread(&mut self, thread: Tid, process: Tid) {
+        self.tasks.insert(
+            thread,
+            Task {
+                process,
+                pending: None,
+            },
+        );
+    }
+
+    pub(super) fn knows(&self, task: Tid) -> bool {
+        self.tasks.contains_key(&task)
+    }
+
+    pub(super) fn process_of(&self, task: Tid) -> Option<Tid> {
+        self.tasks.get(&task).map(|t| t.process)
+    }
+
+    pub(super) fn tasks(&self) -> impl Iterator<Item = (Tid, Tid)> {
+        self.tasks.iter().map(|(tid, task)| (*tid, task.process))
+    }
+
+    /// Whether any of its tasks is left.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    pub(super) fn is_single(&self) -> bool {
+        self.tasks.len() + self.awaited.len() <= 1
+    }
+
+    /// Whether the guest is its first process only, and no call is half done.
+    pub(super) fn is_settled(&self) -> bool {
+        self.processes.len() == 1
+            && self.spawned.is_none()
+            && self.tasks.values().all(|task| task.pending.is_none())
+    }
+
+    /// Has a task's next exit from a call handled.
+    pub(super) fn wait_for_answer(&mut self, task: Tid, pending: Pending) {
+        if let Some(task) = self.tasks.get_mut(&task) {
+            task.pending = Some(pending);
+        }
+    }
+
+    pub(super) fn take_pending(&mut self, task: Tid) -> Option<Pending> {
+        self.tasks.get_mut(&task)?.pending.take()
+    }
+
+    /// A task's parent tells of it. Answers the task if it has stopped already.
+    pub(super) fn born(&mut self, task: Tid, parent: Tid) -> Option<Stopped> {
+        let process = self.process_of(parent).unwrap_or(parent);
+        // A thread is listed with its process; a process is not.
+        if Path::new(&format!("/proc/{process}/task/{task}")).exists() {
+            self.add_thread(task, process);
+        } else {
+            let of = self.processes.get(&process).cloned().unwrap_or_default();
+            self.add_process(task, of);
+        }
+        let stopped = self.unborn.remove(&task);
+        if stopped.is_none() {
+            self.awaited.insert(task);
+        }
+        stopped
+    }
+
+    /// A task that nobody has told of yet has stopped.
+    pub(super) fn keep_unborn(&mut self, task: Stopped) {
+        self.unborn.insert(task.tid(), task);
+    }
+
+    /// The first stop of a task that was told of.
+    pub(super) fn arrived(&mut self, task: Tid) {
+        self.awaited.remove(&task);
+    }
+
+    pub(super) fn take_unborn(&mut self) -> Vec<Stopped> {
+        self.unborn.drain().map(|(_, task)| task).collect()
+    }
+
+    /// A task executed a program: it is the only one of its process now, and has
+    /// its id.
+    pub(super) fn executed(&mut self, process: Tid) {
+        self.tasks.retain(|_, task| task.process != process);
+        self.add_thread(process, process);
+        if let Some(process) = self.processes.get_mut(&process) {
+            process.empty_strings.clear();
+        }
+        if process == self.root() {
+            self.guest.executed();
+            self.spawned = None;
+        }
+    }
+
+    /// A task is gone. What was to be done when its call returned is answered.
+    pub(super) fn remove(&mut self, task: Tid) -> Option<Pending> {
+        self.processes.remove(&task);
+        self.unborn.remove(&task);
+        self.awaited.remove(&task);
+        if self.considered == Some(task) {
+            self.considered = None;
+        }
+        self.tasks.remove(&task)?.pending
+    }
+}
