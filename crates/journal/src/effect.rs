@@ -91,7 +91,7 @@ pub enum Effect {
     },
 }
 
-/// An effect that cannot be undone: no checkpoint before it can be resumed.
+/// An effect that cannot be undone: checkpoints before it cannot be resumed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the change to {} cannot be undone: {why}", path.display())]
 pub struct Unjournaled {
@@ -99,6 +99,9 @@ pub struct Unjournaled {
     pub path: PathBuf,
     /// What is in the way.
     pub why: Obstacle,
+    /// Only checkpoints later than this one are lost, since the guest made the file
+    /// after it: going back there removes the file. `None`: all are lost.
+    pub after: Option<Mark>,
 }
 
 /// Why an effect cannot be undone.
@@ -162,6 +165,7 @@ impl Obstacle {
         Unjournaled {
             path: path.into(),
             why: self,
+            after: None,
         }
     }
 }

@@ -375,6 +375,48 @@ impl Journal {
         self.forget_files();
     }
 
+    /// Forgets a mark whose checkpoint was dropped: nobody will undo to it. What was
+    /// saved for it alone is freed; undoing to all others stays possible.
+    pub fn forget(&mut self, mark: Mark) {
+        self.marks.remove(&mark);
+        let into = self.marks.range(..mark).next_back();
+        let into = into.map_or(Mark(0), |(earlier, _)| *earlier);
+        let from = self.entries.partition_point(|entry| entry.mark < into);
+        let to = self.entries.partition_point(|entry| entry.mark <= mark);
+        let mut saved = BTreeSet::new();
+        let mut index = 0;
+        self.entries.retain_mut(|entry| {
+            index += 1;
+            if !(from < index && index <= to) {
+                return true;
+            }
+            let moved = entry.mark == mark;
+            entry.mark = entry.mark.min(into);
+            match &mut entry.change {
+                _ if entry.lost.is_some() => true,
+                Change::Made {
+                    id, linked: false, ..
+                } => {
+                    saved.insert(*id);
+                    true
+                }
+                Change::Content { id, held, .. } => {
+                    *held &= !moved;
+                    // The earlier copy is the one that goes back now.
+                    saved.insert(*id)
+                }
+                _ => true,
+            }
+        });
+        self.provenance.merge(mark, into);
+        for made in self.folders.values_mut().filter(|made| **made == mark) {
+            *made = into;
+        }
+        if self.current == mark {
+            self.current = into;
+        }
+    }
+
     /// The names as the remaining entries leave them.
     pub(crate) fn rebuild_names(&mut self) {
         self.names = self.old_names.clone();

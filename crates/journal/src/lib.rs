@@ -32,11 +32,13 @@
 //! truncated file by a hard link. The link keeps the inode, and it is the inode that
 //! is cut.
 
+mod conclude;
 mod effect;
 mod file;
 mod journal;
 mod prepare;
 mod provenance;
+mod restore;
 mod store;
 mod sys;
 mod undo;

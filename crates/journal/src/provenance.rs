@@ -204,6 +204,17 @@ impl Provenance {
         }
     }
 
+    /// What came after one mark now counts as coming after an earlier one.
+    pub(crate) fn merge(&mut self, mark: Mark, into: Mark) {
+        for file in self.files.values_mut() {
+            for known in [&mut file.birth, &mut file.saved] {
+                if *known == Some(mark) {
+                    *known = Some(into);
+                }
+            }
+        }
+    }
+
     /// Forgets one file.
     pub(crate) fn forget(&mut self, id: FileId) {
         let file = self.files.remove(&id);

@@ -1,25 +1,26 @@
 //! Undoing: from the last effect back to a mark. Each step first makes sure that what
 //! it finds is what the guest left, takes it out of reach of others by a rename into
 //! the store, makes sure once more, and puts it back if a person was faster. What it
-//! cannot prove to be the guest's stays where it is.
+//! cannot prove to be the guest's stays where it is. Putting bytes back into a file is
+//! `restore`'s part.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use crate::file::{FileId, Look, open_path, proc_path};
+use crate::file::{FileId, Look};
 use crate::journal::{Change, Entry, Journal};
-use crate::store::{Copy, Saved, exchange, rename_new};
+use crate::store::{Saved, exchange, rename_new};
 use crate::sys::open_for_writing;
 use crate::{Left, Mark, Undo, Why};
 
 /// What one undo knows besides the journal.
-struct Undoing {
+pub(crate) struct Undoing {
     mark: Mark,
     /// The closes that the images up to the mark owe.
     held: BTreeMap<FileId, u64>,
@@ -37,7 +38,7 @@ struct Undoing {
 }
 
 /// What one step did: the path that it put right, if there was anything to do.
-type Step = Result<Option<PathBuf>, Left>;
+pub(crate) type Step = Result<Option<PathBuf>, Left>;
 
 impl Undoing {
     fn held(&self, id: FileId) -> u64 {
@@ -169,6 +170,13 @@ impl Journal {
                 lost(&a.0)?;
                 self.exchange_back(undoing, a, b)
             }
+            Change::Beyond(unjournaled, _) if unjournaled.after >= Some(undoing.mark) => {
+                // Going back this far removes the file itself.
+                if look(&unjournaled.path)?.is_none() {
+                    undoing.gone.insert(unjournaled.path);
+                }
+                Ok(None)
+            }
             Change::Beyond(unjournaled, _) => Err(Left {
                 path: unjournaled.path,
                 why: Why::Unjournaled(unjournaled.why),
@@ -177,7 +185,7 @@ impl Journal {
     }
 
     /// Whether a file's bytes are the guest's, by the events up to now.
-    fn prove(&mut self, undoing: &Undoing, id: FileId) -> Result<(), Why> {
+    pub(crate) fn prove(&mut self, undoing: &Undoing, id: FileId) -> Result<(), Why> {
         self.provenance.drain();
         match self.provenance.get(id) {
             Some(file) => file.proven(undoing.held(id)),
@@ -187,7 +195,12 @@ impl Journal {
 
     /// The same for a file that was just taken out of reach, where a writer who has
     /// not written yet can be found too.
-    fn prove_isolated(&mut self, undoing: &Undoing, path: &Path, id: FileId) -> Result<(), Why> {
+    pub(crate) fn prove_isolated(
+        &mut self,
+        undoing: &Undoing,
+        path: &Path,
+        id: FileId,
+    ) -> Result<(), Why> {
         if undoing.held(id) == 0 && is_being_written(path) {
             return Err(Why::Open);
         }
@@ -246,132 +259,6 @@ impl Journal {
         self.stores
             .fresh(path, None)
             .unwrap_or_else(|_| sibling(path, "undone"))
-    }
-
-    /// Puts a file's bytes back into the inode that the images may hold. The copy is
-    /// exchanged in first: from then on nobody reaches the inode by its name any more,
-    /// and whoever looks sees the bytes that are going to be there.
-    fn restore(
-        &mut self,
-        undoing: &Undoing,
-        path: PathBuf,
-        id: FileId,
-        copy: &Copy,
-        mapped: bool,
-    ) -> Step {
-        match look(&path)? {
-            None => return Err(left(&path, Why::Removed)),
-            Some(found) if found.id != id => return Err(left(&path, Why::Replaced)),
-            Some(found) if !mapped && copy.is_of(&found, self.settle) => {
-                // Opened and not written to.
-                return match self.prove(undoing, id) {
-                    Ok(()) => Ok(None),
-                    Err(why) => Err(left(&path, why)),
-                };
-            }
-            Some(_) => {}
-        }
-        if copy.is_spoilt() {
-            let why = "its copy was written to by somebody else".into();
-            return Err(left(&path, Why::Unproven(why)));
-        }
-        if let Err(why) = self.prove(undoing, id) {
-            return Err(left(&path, why));
-        }
-        let here = |why| left(&path, why);
-        let stand_in = open_path(&copy.path, false)
-            .and_then(|fd| Ok((Look::of(&fd)?.id, fd)))
-            .map_err(|cause| here(Why::io("find its copy")(cause)))?;
-        let bytes =
-            File::open(&copy.path).map_err(|cause| here(Why::io("open its copy")(cause)))?;
-        self.provenance.track(stand_in.0, &stand_in.1, None);
-        let swapped = exchange(&path, &copy.path)
-            .map_err(|cause| here(Why::io("exchange it for its copy")(cause)));
-        let step = swapped.and_then(|()| {
-            let isolated = match Look::at(&copy.path, false) {
-                Ok(Some(there)) if there.id == id => self.prove_isolated(undoing, &copy.path, id),
-                _ => Err(Why::Replaced),
-            };
-            let written = isolated.and_then(|()| {
-                self.write_back(id, &copy.path, copy, &bytes)?;
-                self.prove(undoing, id)
-            });
-            self.swap_back(&path, copy, stand_in.0, written)
-        });
-        self.provenance.forget(stand_in.0);
-        step.map(|()| Some(path))
-    }
-
-    /// Puts the inode back under its name, unless a person saved to the copy that
-    /// stood in for it: then the person's stays.
-    fn swap_back(
-        &mut self,
-        path: &Path,
-        copy: &Copy,
-        stand_in: FileId,
-        written: Result<(), Why>,
-    ) -> Result<(), Left> {
-        let swap = |step| {
-            exchange(path, &copy.path).map_err(|cause| {
-                copy.spoil();
-                left(path, Why::io(step)(cause))
-            })
-        };
-        // It fails if a person has removed the copy meanwhile; that is how it stays.
-        swap("exchange it for its copy again")?;
-        let there = Look::at(&copy.path, false)
-            .ok()
-            .flatten()
-            .map(|look| look.id);
-        self.provenance.drain();
-        let events = self.provenance.get(stand_in).map(|file| file.proven(0));
-        let untouched = there == Some(stand_in)
-            && matches!(events, Some(Ok(())))
-            && !is_being_written(&copy.path);
-        if !untouched {
-            copy.spoil();
-            swap("put somebody else's file back")?;
-            return Err(left(path, Why::Replaced));
-        }
-        written.map_err(|why| left(path, why))
-    }
-
-    /// For an inode that an image holds and that had no name: nobody else can reach it.
-    fn restore_unnamed(
-        &mut self,
-        undoing: &Undoing,
-        path: PathBuf,
-        id: FileId,
-        copy: &Copy,
-        pin: &OwnedFd,
-    ) -> Step {
-        let restored = self.prove(undoing, id).and_then(|()| {
-            let bytes = File::open(&copy.path).map_err(Why::io("open its copy"))?;
-            self.write_back(id, &proc_path(&pin.as_fd()), copy, &bytes)?;
-            self.prove(undoing, id)
-        });
-        match restored {
-            Ok(()) => Ok(Some(path)),
-            Err(why) => Err(left(&path, why)),
-        }
-    }
-
-    /// Writes a copy into the inode itself, and keeps account of our own open.
-    fn write_back(
-        &mut self,
-        id: FileId,
-        path: &Path,
-        copy: &Copy,
-        bytes: &File,
-    ) -> Result<(), Why> {
-        let file = open_to_write(path).map_err(Why::io("open it to restore it"))?;
-        if let Some(tracked) = self.provenance.get_mut(id) {
-            tracked.owed += 1;
-        }
-        let done = copy.write_into(bytes, &file);
-        drop(file);
-        self.provenance.drain();
-        done.map_err(Why::io("write its bytes back"))
     }
 
     fn rename_back(
@@ -536,14 +423,14 @@ fn sibling(path: &Path, what: &str) -> PathBuf {
         .unwrap_or_else(|| path.with_extension("forkmon"))
 }
 
-fn left(path: &Path, why: Why) -> Left {
+pub(crate) fn left(path: &Path, why: Why) -> Left {
     Left {
         path: path.to_owned(),
         why,
     }
 }
 
-fn look(path: &Path) -> Result<Option<Look>, Left> {
+pub(crate) fn look(path: &Path) -> Result<Option<Look>, Left> {
     Look::at(path, false).map_err(|cause| left(path, Why::io("look at it")(cause)))
 }
 
@@ -555,28 +442,10 @@ fn kind_at(path: &Path) -> Result<FileType, Left> {
 }
 
 /// Whether anyone has a file open for writing now; no, where that cannot be told.
-fn is_being_written(path: &Path) -> bool {
+pub(crate) fn is_being_written(path: &Path) -> bool {
     let mut options = OpenOptions::new();
     options.read(true);
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
     let file = options.open(path);
     file.is_ok_and(|file| open_for_writing(file.as_fd()) == Some(true))
-}
-
-/// Opens a file for writing, a read-only one of ours too: the guest may have written
-/// to it through a descriptor that is older than the mode.
-fn open_to_write(path: &Path) -> std::io::Result<File> {
-    let open = || OpenOptions::new().write(true).open(path);
-    match open() {
-        Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
-            let mode = fs::metadata(path)?.permissions();
-            let mut writable = mode.clone();
-            writable.set_mode(mode.mode() | 0o200);
-            fs::set_permissions(path, writable)?;
-            let opened = open();
-            fs::set_permissions(path, mode)?;
-            opened
-        }
-        other => other,
-    }
 }

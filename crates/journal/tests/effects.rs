@@ -492,3 +492,45 @@ fn forgetting_frees_what_was_saved() {
     assert_eq!(guest.tree(), tree);
     assert!(guest.journal.wrote(&guest.path("a")));
 }
+
+/// What cannot be undone to a file that the guest made is no obstacle for going back
+/// to where the file was not there.
+#[test]
+fn an_obstacle_counts_only_since_the_file_is_there() {
+    let mut guest = Guest::new();
+    let start = guest.journal.mark();
+    guest.write("new", "bytes");
+    guest.make_folder("folder");
+    let later = guest.journal.mark();
+    let path = guest.path("new");
+    let effect = Effect::Other {
+        path: Some(path.clone()),
+        what: "the mode",
+    };
+    let (_, undoable) = guest.call(effect, || {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o400))
+    });
+    assert_eq!(undoable.unwrap_err().after, Some(start));
+    let unjournaled = guest.remove_folder("folder").unwrap_err();
+    assert_eq!(unjournaled.after, Some(start));
+    assert!(!guest.journal.undo_to(later).complete);
+    guest.undo(start);
+    assert!(guest.tree().is_empty());
+}
+
+#[test]
+fn a_forgotten_mark_costs_nothing_more() {
+    let mut guest = Guest::new();
+    guest.put("a", "old");
+    let tree = guest.tree();
+    let start = guest.journal.mark();
+    for round in 0..5 {
+        guest.write("a", &format!("{round}"));
+        let mark = guest.journal.mark();
+        guest.journal.forget(mark);
+        guest.write("a", &format!("{round} again"));
+    }
+    assert_eq!(guest.stored(), 1);
+    guest.undo(start);
+    assert_eq!(guest.tree(), tree);
+}

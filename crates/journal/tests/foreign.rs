@@ -229,6 +229,42 @@ fn a_guest_without_watches_leaves_everything() {
     assert_eq!(guest.read("new"), "guest's");
 }
 
+/// A save at the very time of the undo, again and again: whichever comes first, the
+/// person's bytes are under the name at the end.
+#[test]
+fn a_save_during_the_undo_is_not_lost() {
+    for round in 0..150 {
+        for save in SAVES {
+            let mut guest = Guest::new();
+            guest.put("old", "old");
+            let mark = guest.journal.mark();
+            guest.write("old", "guest's");
+            guest.write("new", "guest's");
+            guest.rename("new", "newer");
+            let paths = ["old", "newer"].map(|name| guest.path(name));
+            let barrier = std::sync::Barrier::new(2);
+            let undo = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    // Spreads the saves over the time that an undo takes.
+                    for _ in 0..round * 40 {
+                        std::hint::spin_loop();
+                    }
+                    for path in &paths {
+                        save(path, "person's");
+                    }
+                });
+                barrier.wait();
+                guest.journal.undo_to(mark)
+            });
+            for path in &paths {
+                let bytes = fs::read_to_string(path).unwrap();
+                assert_eq!(bytes, "person's", "{} after {undo:?}", path.display());
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(usize),

@@ -28,6 +28,7 @@ enum Step {
     SymbolicLink(usize),
     Pipe(usize),
     Mark,
+    Forget(prop::sample::Index),
     Undo(prop::sample::Index),
 }
 
@@ -49,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => name.clone().prop_map(Step::SymbolicLink),
         1 => name.prop_map(Step::Pipe),
         3 => Just(Step::Mark),
+        1 => any::<prop::sample::Index>().prop_map(Step::Forget),
         4 => any::<prop::sample::Index>().prop_map(Step::Undo),
     ]
 }
@@ -165,6 +167,13 @@ impl Run {
                 self.guest.make_fifo(NAMES[n]);
             }
             Step::Mark => self.mark(),
+            Step::Forget(index) => {
+                let index = index.index(self.points.len());
+                if index > 0 {
+                    let point = self.points.remove(index);
+                    self.guest.journal.forget(point.mark);
+                }
+            }
             Step::Undo(index) => {
                 let index = index.index(self.points.len());
                 self.undo(index);
