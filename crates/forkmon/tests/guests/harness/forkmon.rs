@@ -1,0 +1,527 @@
+//! A running `forkmon`, its events and its output.
+//!
+//! One thread does everything, with `poll`: the events come through a FIFO,
+//! and when an `exit` event has been read, the guest's output is drained until
+//! the pipe is empty. What the guest wrote, it wrote before forkmon wrote the
+//! event, so an exit always comes with the whole output of its run. No thread
+//! has to be trusted to have read far enough.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+
+use super::PATIENCE;
+use super::event::{Event, Exit, Resume};
+use super::fresh::{environment, status_code};
+use super::processes::{MARK, kill_marked, marked, wait_until_gone};
+use super::project::{Project, chmod};
+
+/// How forkmon is to be started.
+pub struct Launch<'a> {
+    project: &'a Project,
+    argv: Vec<OsString>,
+    options: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    through: Vec<OsString>,
+    program: PathBuf,
+    folder: PathBuf,
+    input: bool,
+}
+
+impl Project {
+    /// Starts `forkmon run` on a command in the project's root.
+    pub fn watch(&self, argv: &[&str]) -> Forkmon {
+        self.launch(argv).start()
+    }
+
+    /// The same with more to say before it starts.
+    pub fn launch(&self, argv: &[&str]) -> Launch<'_> {
+        Launch {
+            project: self,
+            argv: argv.iter().map(OsString::from).collect(),
+            options: Vec::new(),
+            environment: Vec::new(),
+            through: Vec::new(),
+            program: env!("CARGO_BIN_EXE_forkmon").into(),
+            folder: self.root(),
+            input: false,
+        }
+    }
+}
+
+impl Launch<'_> {
+    /// Adds an option of `forkmon run`.
+    pub fn option(mut self, option: impl AsRef<OsStr>) -> Self {
+        self.options.push(option.as_ref().into());
+        self
+    }
+
+    /// Adds a variable to the environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.into(), value.as_ref().into()));
+        self
+    }
+
+    /// Starts it in another working directory.
+    pub fn folder(mut self, folder: &Path) -> Self {
+        self.folder = folder.into();
+        self
+    }
+
+    /// Keeps standard input open, to be written by [`Forkmon::type_line`].
+    pub fn with_input(mut self) -> Self {
+        self.input = true;
+        self
+    }
+
+    /// Starts it through another program, such as `prlimit … --`.
+    pub fn through(mut self, words: &[&str]) -> Self {
+        self.through = words.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// Starts it as the user `nobody` (who must be able to reach and write all
+    /// of the project, and the program). Only root can do this.
+    pub fn by_nobody(mut self) -> Self {
+        let program = self.project.beside().join("forkmon");
+        std::fs::copy(&self.program, &program).expect("the program can be copied");
+        self.program = program;
+        open_to_all(self.project.base());
+        let words = [
+            "setpriv",
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--",
+        ];
+        let mut through: Vec<OsString> = words.iter().map(OsString::from).collect();
+        through.append(&mut self.through);
+        self.through = through;
+        self
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Forkmon {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mark = format!(
+            "{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let fifo = self.project.beside().join(format!("events-{mark}"));
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o666),
+            0,
+        )
+        .expect("a FIFO can be made");
+        chmod(&fifo, 0o666);
+        // Open for both, it never comes to its end, and nobody waits to open it.
+        let events = rustix::fs::open(
+            &fifo,
+            OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .expect("the FIFO can be opened");
+
+        let mut words = self.through.clone();
+        words.push(self.program.clone().into());
+        words.push("run".into());
+        words.push("--events".into());
+        words.push(fifo.into());
+        words.extend(self.options.iter().cloned());
+        words.push("--".into());
+        words.extend(self.argv.iter().cloned());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .current_dir(&self.folder)
+            .stdin(if self.input {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        environment(self.project, &mut command);
+        command
+            .env(MARK, &mark)
+            .envs(self.environment.iter().cloned());
+        let mut child = command.spawn().expect("forkmon can be started");
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a child has a pidfd");
+        let stdout = unblocked(child.stdout.take().expect("it was asked for").into());
+        let stderr = unblocked(child.stderr.take().expect("it was asked for").into());
+        let mut temporary_places = vec![self.project.temporary(), self.project.root()];
+        temporary_places.extend(
+            self.project
+                .root()
+                .ancestors()
+                .skip(1)
+                .map(Path::to_path_buf),
+        );
+        Forkmon {
+            stdin: child.stdin.take(),
+            child,
+            pid,
+            pidfd,
+            mark,
+            events_file: File::from(events),
+            stdout_file: stdout,
+            stderr_file: stderr,
+            partial: Vec::new(),
+            events: Vec::new(),
+            next: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            printed_at_exit: 0,
+            status: None,
+            places: temporary_places,
+        }
+    }
+}
+
+fn unblocked(fd: OwnedFd) -> File {
+    let flags = rustix::fs::fcntl_getfl(&fd).expect("a pipe has flags");
+    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).expect("a pipe can be unblocked");
+    File::from(fd)
+}
+
+fn open_to_all(path: &Path) {
+    let meta = std::fs::symlink_metadata(path).expect("a file can be looked at");
+    if meta.is_symlink() {
+        return;
+    }
+    std::os::unix::fs::chown(path, Some(65534), Some(65534)).expect("root can give files away");
+    if meta.is_dir() {
+        chmod(path, 0o755);
+        for entry in std::fs::read_dir(path).expect("a folder can be listed") {
+            open_to_all(&entry.expect("a folder can be listed").path());
+        }
+    }
+}
+
+/// A running forkmon. When it is dropped, it is ended, and it is checked that
+/// nothing of it is left.
+pub struct Forkmon {
+    child: Child,
+    pid: Pid,
+    pidfd: OwnedFd,
+    mark: String,
+    stdin: Option<ChildStdin>,
+    events_file: File,
+    stdout_file: File,
+    stderr_file: File,
+    partial: Vec<u8>,
+    events: Vec<Event>,
+    next: usize,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    printed_at_exit: usize,
+    status: Option<i32>,
+    places: Vec<PathBuf>,
+}
+
+impl Forkmon {
+    /// The process id of forkmon itself.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// All events so far.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// The events so far with this name.
+    pub fn all(&self, name: &str) -> Vec<&Event> {
+        self.events
+            .iter()
+            .filter(|event| event.name == name)
+            .collect()
+    }
+
+    /// The `warning` events so far, by code.
+    pub fn warnings(&self) -> Vec<String> {
+        self.all("warning")
+            .iter()
+            .map(|event| event.text("code").to_owned())
+            .collect()
+    }
+
+    /// Waits for the next event with this name, past those seen already.
+    pub fn wait_event(&mut self, name: &str) -> Event {
+        self.wait_until(&format!("the event `{name}`"), |run| {
+            while let Some(event) = run.events.get(run.next) {
+                run.next += 1;
+                if event.name == name {
+                    return Some(event.clone());
+                }
+            }
+            None
+        })
+    }
+
+    /// Waits for the guest's next end.
+    pub fn wait_exit(&mut self) -> Exit {
+        let event = self.wait_event("exit");
+        let output =
+            String::from_utf8_lossy(&self.stdout[self.printed_at_exit..event.printed]).into_owned();
+        self.printed_at_exit = event.printed;
+        Exit {
+            code: event.value["code"].as_i64(),
+            signal: event.value["signal"].as_i64(),
+            output,
+        }
+    }
+
+    /// Waits for the next resume or restart.
+    pub fn wait_resume(&mut self) -> Resume {
+        self.wait_event("resume").as_resume()
+    }
+
+    /// Waits until the guest has printed this since its last end, and gives
+    /// what it printed up to the end of it. What is found is used up.
+    pub fn wait_output(&mut self, text: &str) -> String {
+        let found = self.wait_until(&format!("the output {text:?}"), |run| {
+            let new = String::from_utf8_lossy(&run.stdout[run.printed_at_exit..]).into_owned();
+            new.find(text).map(|at| new[..at + text.len()].to_owned())
+        });
+        self.printed_at_exit += found.len();
+        found
+    }
+
+    /// Everything said on standard error so far.
+    pub fn messages(&mut self) -> String {
+        self.read_all();
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// Everything that the guest has printed so far.
+    pub fn output(&mut self) -> String {
+        self.read_all();
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Requires that nothing happens for a while. That nothing ever follows
+    /// cannot be seen, so callers also do something afterwards whose event
+    /// must be the very next.
+    pub fn expect_quiet(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while self.next == self.events.len() && Instant::now() < deadline {
+            self.poll_once(deadline);
+        }
+        if let Some(event) = self.events.get(self.next) {
+            let event = event.value.clone();
+            self.fail(&format!("nothing should have happened, but {event} did"));
+        }
+    }
+
+    /// Waits for forkmon's own end and gives its exit status, 128 + n for a
+    /// signal.
+    pub fn wait_end(&mut self) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.read_all();
+            if let Some(status) = self.status {
+                return status;
+            }
+            if Instant::now() >= deadline {
+                self.fail("forkmon did not end");
+            }
+            self.poll_once(deadline);
+        }
+    }
+
+    /// Waits until nobody holds forkmon's standard output and error open.
+    pub fn wait_end_of_output(&mut self) {
+        for file in [&self.stdout_file, &self.stderr_file] {
+            let mut fds = [PollFd::new(file, PollFlags::IN)];
+            let timeout = Timespec::try_from(PATIENCE).expect("a minute fits");
+            let ready = poll(&mut fds, Some(&timeout)).expect("a pipe can be polled");
+            assert!(
+                ready == 1 && fds[0].revents().contains(PollFlags::HUP),
+                "somebody holds the output open"
+            );
+        }
+    }
+
+    /// Sends a signal to forkmon alone.
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(self.pid, signal).expect("forkmon is running");
+    }
+
+    /// Does what Ctrl-C does: SIGINT to the process group.
+    pub fn press_ctrl_c(&self) {
+        rustix::process::kill_process_group(self.pid, Signal::INT).expect("forkmon is running");
+    }
+
+    /// Writes a line to the guest's standard input.
+    pub fn type_line(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("the test asked for input");
+        writeln!(stdin, "{line}").expect("standard input is open");
+        stdin.flush().expect("standard input is open");
+    }
+
+    /// Closes the guest's standard input.
+    pub fn close_input(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Ends forkmon by Ctrl-C, and checks its status and that nothing is left.
+    pub fn finish(mut self) {
+        self.press_ctrl_c();
+        let status = self.wait_end();
+        if status != 130 {
+            self.fail(&format!("Ctrl-C ended forkmon with {status}, not with 130"));
+        }
+        // Dropped here, which checks what is left.
+    }
+
+    /// Checks that no process and no file is left after forkmon's end.
+    pub fn check_nothing_left(&mut self) {
+        if let Err(left) = wait_until_gone(&self.mark) {
+            kill_marked(&self.mark);
+            self.fail(&format!("processes outlived forkmon:{left}"));
+        }
+        let prefix = format!(".forkmon-{}-", self.pid());
+        let of_the_project = self.places[..2].to_vec();
+        for place in self.places.clone() {
+            // A guardian removes files after the last process of the guest, so
+            // the scan comes after it; elsewhere than in the project's own
+            // folders other tests have files too.
+            let own = of_the_project.contains(&place);
+            let Ok(entries) = std::fs::read_dir(&place) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.starts_with(&prefix) || own && name.starts_with(".forkmon-") {
+                    self.fail(&format!("{} outlived forkmon", entry.path().display()));
+                }
+            }
+        }
+    }
+
+    /// The processes that belong to this forkmon, itself included.
+    pub fn processes(&self) -> Vec<i32> {
+        marked(&self.mark)
+    }
+
+    /// Fails the test with everything that is known.
+    pub fn fail(&mut self, why: &str) -> ! {
+        panic!("{why}\n{}", self.transcript());
+    }
+
+    fn transcript(&mut self) -> String {
+        self.read_all();
+        let events: Vec<String> = self
+            .events
+            .iter()
+            .enumerate()
+            .map(|(at, event)| {
+                format!("{} {}", if at < self.next { ' ' } else { '>' }, event.value)
+            })
+            .collect();
+        format!(
+            "--- events (> not waited for yet)\n{}\n--- guest's output\n{}\n--- standard error\n{}\n--- forkmon's status: {:?}",
+            events.join("\n"),
+            String::from_utf8_lossy(&self.stdout),
+            String::from_utf8_lossy(&self.stderr),
+            self.status
+        )
+    }
+
+    /// Waits until something is found, reading all that comes meanwhile.
+    fn wait_until<T>(&mut self, what: &str, mut found: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.read_all();
+            if let Some(found) = found(self) {
+                return found;
+            }
+            if self.status.is_some() {
+                self.fail(&format!("forkmon ended before {what}"));
+            }
+            if Instant::now() >= deadline {
+                self.fail(&format!("{what} did not come"));
+            }
+            self.poll_once(deadline);
+        }
+    }
+
+    fn poll_once(&mut self, deadline: Instant) {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(remaining).expect("a minute fits");
+        let mut fds = vec![
+            PollFd::new(&self.events_file, PollFlags::IN),
+            PollFd::new(&self.stdout_file, PollFlags::IN),
+            PollFd::new(&self.stderr_file, PollFlags::IN),
+        ];
+        if self.status.is_none() {
+            fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
+        }
+        // A pipe at its end is always ready; that only matters while something
+        // is still waited for, and then the pidfd is ready too or soon.
+        let _ = poll(&mut fds, Some(&timeout));
+        self.read_all();
+    }
+
+    fn read_all(&mut self) {
+        if self.status.is_none()
+            && let Ok(Some(status)) = self.child.try_wait()
+        {
+            self.status = Some(status_code(status));
+        }
+        let mut bytes = Vec::new();
+        drain(&mut self.events_file, &mut bytes);
+        drain(&mut self.stdout_file, &mut self.stdout);
+        drain(&mut self.stderr_file, &mut self.stderr);
+        self.partial.extend(bytes);
+        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            let line = String::from_utf8(line).expect("events are UTF-8");
+            self.events
+                .push(Event::parse(line.trim_end(), self.stdout.len()));
+        }
+    }
+}
+
+fn drain(file: &mut File, into: &mut Vec<u8>) {
+    let mut buffer = [0; 65536];
+    while let Ok(count @ 1..) = file.read(&mut buffer) {
+        into.extend_from_slice(&buffer[..count]);
+    }
+}
+
+impl Drop for Forkmon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            kill_marked(&self.mark);
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            eprintln!("{}", self.transcript());
+            return;
+        }
+        if self.status.is_none() {
+            self.signal(Signal::TERM);
+            self.wait_end();
+        }
+        self.check_nothing_left();
+    }
+}

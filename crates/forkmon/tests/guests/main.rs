@@ -1,0 +1,25 @@
+//! Real guests under the real `forkmon`: each test runs a program, edits a file
+//! that it read late, and compares what follows with a fresh run.
+//!
+//! The guests' programs are looked for at run time. A missing one skips its
+//! tests, visibly, unless `FORKMON_REQUIRE_GUESTS=1`; see `scripts/test`.
+
+mod harness;
+
+mod accesses;
+mod children;
+mod descriptors;
+mod editors;
+mod effects;
+mod go;
+mod jvm;
+mod lifecycle;
+mod limits;
+mod lua;
+mod node;
+mod perl;
+mod python;
+mod ruby;
+mod static_c;
+mod tcc;
+mod threads;
