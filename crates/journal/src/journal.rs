@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::FileType;
 
 use crate::file::{FileId, Look, Place, locate, open_path, proc_path};
-use crate::prepare::Prepared;
+use crate::prepare::{Pending, Prepared};
 use crate::provenance::Provenance;
 use crate::store::{Copy, OnStore, Saved, Stores};
 use crate::{Effect, Mark, Obstacle, Unjournaled, Why};
@@ -230,7 +230,6 @@ impl Journal {
     /// checkpoints so far are unusable; the call may run in any case.
     /// [`Journal::after`] must follow.
     pub fn before(&mut self, effect: Effect) -> Prepared {
-        self.provenance.drain();
         self.prepare(effect)
     }
 
@@ -241,6 +240,9 @@ impl Journal {
     /// # Errors
     /// When the effect turns out not to be undoable, as with `undoable` before.
     pub fn after(&mut self, prepared: Prepared, succeeded: bool) -> Result<(), Unjournaled> {
+        if let Pending::Nothing = prepared.pending {
+            return Ok(());
+        }
         self.provenance.drain();
         let done = self.conclude(prepared.pending, succeeded);
         if let Err(unjournaled) = &done {

@@ -58,6 +58,17 @@ type Outcome = Result<Pending, Unjournaled>;
 
 impl Journal {
     pub(crate) fn prepare(&mut self, effect: Effect) -> Prepared {
+        // Devices, pipes and terminals are opened most often and cost this one look.
+        if let Effect::OpenWrite { path, follow, .. } = &effect
+            && let Ok(Some(look)) = Look::at(path, *follow)
+            && !look.is_regular()
+        {
+            return Prepared {
+                undoable: Ok(()),
+                pending: Pending::Nothing,
+            };
+        }
+        self.provenance.drain();
         let mut writes = None;
         let outcome = match effect {
             Effect::OpenWrite {
@@ -125,12 +136,6 @@ impl Journal {
         follow: bool,
         writes: &mut Option<(FileId, bool)>,
     ) -> Outcome {
-        // Devices, pipes and terminals are the most common and cost this one look.
-        if let Ok(Some(look)) = Look::at(path, follow)
-            && !look.is_regular()
-        {
-            return Ok(Pending::Nothing);
-        }
         let place = match self.place(path, follow)? {
             Ok(place) => place,
             Err(pending) => return Ok(pending),
