@@ -102,12 +102,11 @@ pub(crate) enum Sign {
     Written,
     /// Somebody closed it who could write.
     Closed,
-    /// Something complete is under the name now: moved there, linked, made.
+    /// Something complete is under the name now (moved there, linked, made),
+    /// or nothing.
     Placed,
     /// A new file, or a new folder above it: a writer may have it open.
     Created,
-    /// The name is gone.
-    Gone,
 }
 
 /// Whether somebody is in the middle of writing.
@@ -148,7 +147,7 @@ impl Pending {
             Sign::Attributes | Sign::Listing => self.writer,
             Sign::Written => Writer::Seen,
             Sign::Created => Writer::Presumed,
-            Sign::Closed | Sign::Placed | Sign::Gone => Writer::None,
+            Sign::Closed | Sign::Placed => Writer::None,
         };
     }
 
@@ -227,7 +226,6 @@ mod tests {
             Just(Sign::Closed),
             Just(Sign::Placed),
             Just(Sign::Created),
-            Just(Sign::Gone),
         ]
     }
 
@@ -247,7 +245,7 @@ mod tests {
     fn a_missing_file_is_given_time_to_come_back() {
         let start = Instant::now();
         let mut pending = Pending::new(start, start);
-        pending.add(Sign::Gone, start);
+        pending.add(Sign::Placed, start);
         let ready = pending.ready_at(&options(), true);
         assert_eq!(ready, start + ms(5) + MISSING_GRACE);
     }

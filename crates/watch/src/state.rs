@@ -329,12 +329,9 @@ impl State {
         let ends = ended && kind.is_end();
         let sign = if !exchanged {
             Sign::Attributes
-        } else if !mask.contains(ReadFlags::CREATE) {
-            match kind {
-                Kind::Missing => Sign::Gone,
-                _ => Sign::Placed,
-            }
-        } else if *kind == Kind::Folder || *kind == (Kind::File { sole: true }) {
+        } else if mask.contains(ReadFlags::CREATE)
+            && matches!(kind, Kind::Folder | Kind::File { sole: true })
+        {
             Sign::Created
         } else {
             Sign::Placed

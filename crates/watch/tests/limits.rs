@@ -11,14 +11,10 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::mpsc::channel;
 
-use common::{DEADLINE, patient};
+use common::{DEADLINE, in_own_namespace, patient, put, truncate};
 use watch::{Batch, Error, Watcher};
-
-/// Set in the child of the test below.
-const FULL_TABLE: &str = "WATCH_TEST_FULL_TABLE";
 
 #[test]
 fn an_overflow_asks_for_a_rescan_and_later_changes_are_still_seen() {
@@ -52,9 +48,9 @@ fn an_overflow_asks_for_a_rescan_and_later_changes_are_still_seen() {
     // a row are merged, so two names take turns.
     fs::write(path("plug"), "two").unwrap();
     is_blocked.recv_timeout(DEADLINE).unwrap();
+    let mut noise = ["noise-a", "noise-b"].map(|name| truncate(&path(name)));
     for n in 0..=limit {
-        let name = if n % 2 == 0 { "noise-a" } else { "noise-b" };
-        fs::write(path(name), "x").unwrap();
+        put(&mut noise[n % 2], "x");
     }
     // None of this is in the queue any more.
     fs::write(path("edited"), "two").unwrap();
@@ -84,31 +80,11 @@ fn an_overflow_asks_for_a_rescan_and_later_changes_are_still_seen() {
 
 #[test]
 fn a_full_table_is_an_error_that_names_the_sysctl() {
-    if std::env::var_os(FULL_TABLE).is_some() {
-        fill_the_table();
-        return;
-    }
-    // In a user namespace of its own the child may lower its limit.
-    let lower = "echo 4 > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"";
-    let child = Command::new("unshare")
-        .args(["--user", "--map-root-user", "sh", "-c", lower])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "a_full_table_is_an_error_that_names_the_sysctl"])
-        .args(["--nocapture", "--test-threads=1"])
-        .env(FULL_TABLE, "1")
-        .output();
-    let Ok(child) = child else {
-        eprintln!("skipped: unshare is not installed");
-        return;
-    };
-    let output = String::from_utf8_lossy(&child.stdout).into_owned()
-        + &String::from_utf8_lossy(&child.stderr);
-    if !output.contains("running 1 test") {
-        eprintln!("skipped: no user namespace can be made here: {output}");
-        return;
-    }
-    assert!(child.status.success(), "{output}");
-    assert!(output.contains("the table was full"), "{output}");
+    in_own_namespace(
+        "a_full_table_is_an_error_that_names_the_sysctl",
+        "echo 4 > /proc/sys/user/max_inotify_watches",
+        fill_the_table,
+    );
 }
 
 fn fill_the_table() {
@@ -129,7 +105,6 @@ fn fill_the_table() {
     assert!(text.contains("user.max_inotify_watches is 4"), "{text}");
     assert!(text.contains("sudo sysctl"), "{text}");
     assert!(text.contains(&format!("{}", in_folder(n).parent().unwrap().display())));
-    eprintln!("the table was full");
 
     // What fitted in is still watched, and there is room again when something
     // is forgotten.

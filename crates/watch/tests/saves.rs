@@ -152,6 +152,17 @@ fn a_deletion_is_delivered_soon_even_if_a_close_would_be_waited_for() {
 }
 
 #[test]
+fn a_deletion_leaves_time_for_the_file_to_come_back() {
+    let world = World::new(patient());
+    world.write("f", "one");
+    let f = world.watch("f");
+    let removed = Instant::now();
+    fs::remove_file(&f).unwrap();
+    assert_eq!(world.wait_for(&f), None);
+    assert!(removed.elapsed() >= ms(50));
+}
+
+#[test]
 fn a_hard_link_or_symbolic_link_under_the_name_is_not_waited_for() {
     let world = World::new(patient());
     world.write("other", "two");
@@ -221,7 +232,11 @@ fn other_names_in_the_folder_touch_nothing() {
 
 #[test]
 fn a_burst_comes_as_few_batches_with_everything() {
-    let world = World::new(patient());
+    // So long that a busy machine does not pause the burst for it.
+    let world = World::new(Options {
+        settle: ms(500),
+        open_write_bound: NEVER,
+    });
     let names: Vec<_> = (0..200).map(|n| format!("f{n:03}")).collect();
     let mut paths = Vec::new();
     for name in &names {

@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -200,4 +201,38 @@ pub fn truncate(path: &Path) -> File {
 
 pub fn put(file: &mut File, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
+}
+
+/// Set in the child of [`in_own_namespace`].
+const CHILD: &str = "WATCH_TEST_IN_OWN_NAMESPACE";
+
+/// Runs `body` of the test called `name` in a child with a user namespace of
+/// its own, after the shell command `before`. Skipped, visibly, where such a
+/// namespace cannot be made.
+pub fn in_own_namespace(name: &str, before: &str, body: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some() {
+        body();
+        eprintln!("the body was run");
+        return;
+    }
+    let script = format!("{before} && echo entered && exec \"$0\" \"$@\"");
+    let child = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount"])
+        .args(["sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .output();
+    let Ok(child) = child else {
+        eprintln!("skipped: unshare is not installed");
+        return;
+    };
+    let output = String::from_utf8_lossy(&child.stdout).into_owned()
+        + &String::from_utf8_lossy(&child.stderr);
+    if !output.starts_with("entered") {
+        eprintln!("skipped: no user namespace can be made here: {output}");
+        return;
+    }
+    assert!(child.status.success(), "{output}");
+    assert!(output.contains("the body was run"), "{output}");
 }
