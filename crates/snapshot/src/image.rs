@@ -21,6 +21,8 @@ pub struct Image {
     /// `None` once it is dead.
     pub(crate) task: Option<Stopped>,
     pub(crate) tid: Tid,
+    /// A copy that the next resume goes on with.
+    pub(crate) prepared: Option<Stopped>,
     /// What was known of the guest.
     pub(crate) guest: Guest,
     /// The first thread first.
@@ -49,6 +51,7 @@ impl Image {
         let page = rustix::param::page_size() as u64;
         Self {
             tid: parts.task.tid(),
+            prepared: None,
             task: Some(parts.task),
             group: procfs::stat(process).map_or(0, |stat| stat.group),
             oom_score: std::fs::read_to_string(format!("/proc/{process}/oom_score_adj")).ok(),
@@ -89,10 +92,12 @@ impl Image {
 
     /// Kills and reaps the process.
     pub fn discard(mut self, tracer: &mut Tracer) {
-        if self.task.take().is_some() {
-            tracee::kill_task(self.tid, libc::SIGKILL);
+        let copy = self.prepared.take().map(|copy| copy.tid());
+        let image = self.task.take().map(|_| self.tid);
+        for task in copy.into_iter().chain(image) {
+            tracee::kill_task(task, libc::SIGKILL);
             // Only waitpid itself could fail, and then nothing can be reaped.
-            let _ = tracer.reap(self.tid);
+            let _ = tracer.reap(task);
         }
     }
 }

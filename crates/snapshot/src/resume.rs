@@ -35,7 +35,10 @@ impl Image {
         tracer: &mut Tracer,
         identity_calls: &Program,
     ) -> Result<Resumed, Refusal> {
-        let copy = self.copy(tracer)?;
+        let copy = match self.prepared.take() {
+            Some(copy) => copy,
+            None => self.copy(tracer)?,
+        };
         let process = copy.tid();
         let built = self.build(tracer, copy, identity_calls);
         if built.is_err() {
@@ -43,6 +46,20 @@ impl Image {
             let _ = tracer.reap(process);
         }
         built
+    }
+
+    /// Makes the copy that the next [`resume`](Self::resume) goes on with, while
+    /// the run before it is still dying: tearing down a large one takes longer
+    /// than the copy does.
+    ///
+    /// # Errors
+    ///
+    /// As [`resume`](Self::resume), which may still succeed later.
+    pub fn prepare(&mut self, tracer: &mut Tracer) -> Result<(), Refusal> {
+        if self.prepared.is_none() {
+            self.prepared = Some(self.copy(tracer)?);
+        }
+        Ok(())
     }
 
     /// A new process from the frozen one, which stays.

@@ -3,7 +3,7 @@
 
 use super::Supervisor;
 use super::calls::{At, Learns, Request, decode};
-use super::fingerprint::identity;
+use super::fingerprint::{identity, open_unblocked};
 use super::lookup::{Found, Name, folder_of};
 use super::run::Pending;
 use anyhow::Context as _;
@@ -235,7 +235,7 @@ impl Supervisor<'_> {
             return Ok(());
         }
         let mut head = [0; 256];
-        let Ok(n) = fs::File::open(script).and_then(|mut file| file.read(&mut head)) else {
+        let Ok(n) = open_unblocked(script).and_then(|mut file| file.read(&mut head)) else {
             return Ok(());
         };
         let Some(line) = head[..n].strip_prefix(b"#!") else {

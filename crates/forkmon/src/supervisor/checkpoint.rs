@@ -186,6 +186,7 @@ impl Supervisor<'_> {
     pub(super) fn discard(&mut self, id: CheckpointId) {
         if let Some(stored) = self.stored.remove(&id) {
             stored.image.discard(&mut self.tracer);
+            self.journal.forget(stored.mark);
         }
     }
 
@@ -201,6 +202,8 @@ impl Supervisor<'_> {
     pub(super) fn image_lost(&mut self, id: CheckpointId) {
         if let Some(mut stored) = self.stored.remove(&id) {
             stored.image.lost();
+            stored.image.discard(&mut self.tracer);
+            self.journal.forget(stored.mark);
         }
         self.timeline.drop_checkpoint(id);
     }

@@ -5,6 +5,7 @@ use super::access::metadata_of;
 use super::fingerprint;
 use crate::events::{ChangeKind, ChangedPath, Event, Reason};
 use crate::messages::Outcome;
+use snapshot::Refusal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -67,10 +68,10 @@ impl Supervisor<'_> {
 
     fn judge(&mut self, touch: &watch::Touch, edit: &mut Edit) {
         let path = &touch.path;
-        let now = self.current(path);
-        if self.is_our_own_doing(path, &now) {
+        if self.is_our_own_doing(path) {
             return;
         }
+        let now = self.current(path);
         let mut verdict = if self.journal.wrote(path) {
             if self.journal.foreign(path) {
                 self.timeline.judge_foreign(path, &now)
@@ -150,18 +151,11 @@ impl Supervisor<'_> {
     }
 
     /// Whether a path is as the last undo left it.
-    fn is_our_own_doing(&self, path: &Path, now: &Current) -> bool {
-        let Some(then) = self.restored.get(path) else {
-            return false;
-        };
-        let identity = match now {
-            Current::Missing => None,
-            Current::File { metadata, .. }
-            | Current::Folder { metadata, .. }
-            | Current::Link { metadata, .. }
-            | Current::Other { metadata } => Some(metadata.identity),
-        };
-        *then == identity
+    fn is_our_own_doing(&self, path: &Path) -> bool {
+        self.restored.get(path).is_some_and(|then| {
+            let now = fs::symlink_metadata(path).ok();
+            *then == now.map(|metadata| fingerprint::identity(&metadata))
+        })
     }
 
     /// The first event of a burst on a path: a guest that has the file open may
@@ -169,7 +163,7 @@ impl Supervisor<'_> {
     pub(super) fn noticed(&mut self, path: &Path) {
         if self.run.is_alive()
             && !self.journal.wrote(path)
-            && !self.is_our_own_doing(path, &self.current(path))
+            && !self.is_our_own_doing(path)
             && self.is_open_in_guest(path)
         {
             self.timeline.spoil(path);
@@ -214,7 +208,7 @@ impl Supervisor<'_> {
         };
         let first = *first;
         let candidate = self.timeline.resume_point(first);
-        self.drop_run()?;
+        self.drop_run(candidate)?;
         let began = edit.began.unwrap_or_else(Instant::now);
         let paths: Vec<&Path> = edit
             .changes
@@ -267,17 +261,36 @@ impl Supervisor<'_> {
         if !self.undo_to(mark) {
             return Err(Reason::Effects);
         }
-        let stored = self.stored.get_mut(&id).ok_or(Reason::NotRestorable)?;
-        let resumed = stored
-            .image
-            .resume(&mut self.tracer, &self.identity_filter)
-            .map_err(|refusal| {
-                let text = format!("a checkpoint could not be resumed: {refusal}");
-                self.warn(refusal.code(), &text);
-                Reason::NotRestorable
-            })?;
-        self.resumed(resumed, checkpoint.guest_time);
-        Ok((checkpoint.guest_time, checkpoint.path))
+        loop {
+            let stored = self.stored.get_mut(&id).ok_or(Reason::NotRestorable)?;
+            match stored.image.resume(&mut self.tracer, &self.identity_filter) {
+                Ok(resumed) => {
+                    self.resumed(resumed, checkpoint.guest_time);
+                    return Ok((checkpoint.guest_time, checkpoint.path));
+                }
+                // Another image may give its place.
+                Err(Refusal::NoRoom(_)) if self.evict_another(id) => {}
+                Err(refusal) => {
+                    let text = format!("a checkpoint could not be resumed: {refusal}");
+                    self.warn(refusal.code(), &text);
+                    return Err(Reason::NotRestorable);
+                }
+            }
+        }
+    }
+
+    /// Drops a checkpoint other than this one; whether there was one.
+    fn evict_another(&mut self, than: CheckpointId) -> bool {
+        let other = self
+            .timeline
+            .checkpoints()
+            .map(|c| c.id)
+            .find(|id| *id != than);
+        if let Some(id) = other {
+            self.timeline.drop_checkpoint(id);
+            self.discard(id);
+        }
+        other.is_some()
     }
 
     /// Puts the files back as they were; whether that worked for all of them.

@@ -6,7 +6,7 @@ use super::access::Want;
 use super::calls::{At, OnePath};
 use super::lookup::{Found, Name};
 use super::run::Pending;
-use journal::Effect;
+use journal::{Effect, Unjournaled};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use tracee::{RemoteAddr, Stopped, Tid};
@@ -175,7 +175,7 @@ impl Supervisor<'_> {
         }
         let prepared = Box::new(self.journal.before(effect));
         if let Err(obstacle) = &prepared.undoable {
-            self.bar("effect", &obstacle.to_string());
+            self.bar(&obstacle.clone());
         }
         self.run
             .wait_for_answer(task.tid(), Pending::Effect { prepared, paths });
@@ -199,7 +199,7 @@ impl Supervisor<'_> {
         succeeded: bool,
     ) {
         if let Err(obstacle) = self.journal.after(prepared, succeeded) {
-            self.bar("effect", &obstacle.to_string());
+            self.bar(&obstacle);
         }
         if succeeded {
             for path in paths {
@@ -210,14 +210,23 @@ impl Supervisor<'_> {
     }
 
     /// Something happened that cannot be undone: no checkpoint before it can be
-    /// used any more.
-    fn bar(&mut self, code: &str, why: &str) {
-        let dropped = self.timeline.bar();
+    /// used any more, but for those before the guest itself made the file.
+    fn bar(&mut self, obstacle: &Unjournaled) {
+        let dropped = match obstacle.after {
+            Some(made) => self
+                .stored
+                .iter()
+                .filter(|(_, stored)| stored.mark > made)
+                .map(|(id, _)| *id)
+                .inspect(|id| {
+                    self.timeline.drop_checkpoint(*id);
+                })
+                .collect(),
+            None => self.timeline.bar(),
+        };
         if !dropped.is_empty() {
-            self.warn(
-                code,
-                &format!("{why}; the checkpoints before it are not used"),
-            );
+            let text = format!("{obstacle}; the checkpoints before it are not used");
+            self.warn("effect", &text);
         }
         for id in dropped {
             self.discard(id);

@@ -9,6 +9,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr,
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::IsTerminal;
+use timeline::CheckpointId;
 use tracee::{End, Report, SpawnError, Tid};
 
 /// The exit status of forkmon's own failure.
@@ -105,8 +106,9 @@ impl Supervisor<'_> {
     }
 
     /// Ends a run that is to have never happened: outright, or with
-    /// `--stop-signal` after it was asked to.
-    pub(super) fn drop_run(&mut self) -> anyhow::Result<()> {
+    /// `--stop-signal` after it was asked to. While it dies, a copy of the
+    /// checkpoint to resume from is made.
+    pub(super) fn drop_run(&mut self, next: Option<CheckpointId>) -> anyhow::Result<()> {
         if let Some(signal) = self.config.stop_signal
             && self.run.ended.is_none()
             && self.run.is_alive()
@@ -121,6 +123,13 @@ impl Supervisor<'_> {
             }
             self.dropping = false;
             self.rung_meanwhile = true;
+        }
+        for (_, process) in self.run.tasks() {
+            tracee::kill_task(process, libc::SIGKILL);
+        }
+        if let Some(stored) = next.and_then(|id| self.stored.get_mut(&id)) {
+            // Where there is no room now, there will be when the run is gone.
+            let _ = stored.image.prepare(&mut self.tracer);
         }
         self.kill_run()
     }

@@ -26,12 +26,17 @@ pub(super) fn identity(metadata: &std::fs::Metadata) -> Identity {
     }
 }
 
+/// Opens a file for reading. A FIFO or a device that has taken its place blocks
+/// nobody.
+pub(super) fn open_unblocked(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
 /// The hash of a regular file, with what it was while it was read; `None` if it
 /// changed meanwhile, is too large, or cannot be read.
 pub(super) fn of_file(path: &Path) -> Option<(Identity, Fingerprint)> {
-    // A FIFO that has just taken the file's place must not block us.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let mut file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let mut file = open_unblocked(path).ok()?;
     let before = file.metadata().ok()?;
     if !before.is_file() || before.len() > LARGEST {
         return None;

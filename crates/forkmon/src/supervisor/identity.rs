@@ -177,7 +177,7 @@ impl Supervisor<'_> {
         let memory = tracee::AddressSpace::of(task.tid());
         let at = tracee::RemoteAddr(at);
         let mut before = None;
-        if request == libc::TIOCSPGRP as u64
+        if request == libc::TIOCSPGRP
             && let Ok(id) = memory.read_u32(at)
         {
             let real = to_kernel(self.run.guest.ids(), u64::from(id)) as u32;
