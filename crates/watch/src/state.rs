@@ -313,21 +313,25 @@ impl State {
             } else {
                 Sign::Attributes
             };
-            let changes_nothing_below =
-                matches!(self.tree.node(node).kind, Kind::File { .. } | Kind::Link(_));
-            if sign != Sign::Attributes || changes_nothing_below {
+            let plain = match self.tree.node(node).kind {
+                // A watched inode may have lost its name to another one.
+                Kind::File { .. } | Kind::Link(_) => self.tree.inode(node).is_none(),
+                // New permissions of a folder may show or hide what is in it.
+                _ => false,
+            };
+            if sign != Sign::Attributes || plain {
                 self.touch_all(&[node], sign, now);
                 return;
             }
-            // New permissions of a folder may show or hide all that is in it.
         }
+        let inode = self.tree.inode(node);
         let ended = self.tree.node(node).kind.is_end();
         if let Err(error) = self.tree.look(node) {
             self.fail(error);
         }
         let kind = &self.tree.node(node).kind;
         let ends = ended && kind.is_end();
-        let sign = if !exchanged {
+        let sign = if !exchanged && self.tree.inode(node) == inode {
             Sign::Attributes
         } else if mask.contains(ReadFlags::CREATE)
             && matches!(kind, Kind::Folder | Kind::File { sole: true })

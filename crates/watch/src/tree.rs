@@ -146,6 +146,11 @@ impl Tree {
         self.node(folder).children.get(name).copied()
     }
 
+    /// The inode that a node stands for, if that is watched itself.
+    pub(crate) fn inode(&self, id: NodeId) -> Option<Wd> {
+        self.node(id).wd
+    }
+
     /// A node and all below it.
     pub(crate) fn subtree(&self, top: NodeId) -> Vec<NodeId> {
         let mut found = vec![top];

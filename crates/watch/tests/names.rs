@@ -280,6 +280,45 @@ fn a_path_and_its_listing_can_both_be_watched() {
 }
 
 #[test]
+fn a_file_in_a_folder_that_may_not_be_read_is_watched_itself() {
+    // Root may read every folder, so for root this shows nothing special.
+    let world = World::new(patient());
+    fs::create_dir(world.path("dir")).unwrap();
+    world.write("dir/f", "one");
+    let search = |mode| {
+        fs::set_permissions(world.path("dir"), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    search(0o300);
+    let f = world.watch("dir/f");
+    world.write("dir/f", "two");
+    assert_eq!(world.wait_for(&f).as_deref(), Some(&b"two"[..]));
+    world.clear();
+    // Held open, the old inode stays when its name goes to another file.
+    let held = fs::File::open(&f).unwrap();
+    save_by_rename(&f, "three");
+    assert_eq!(world.wait_for(&f).as_deref(), Some(&b"three"[..]));
+    let strong = world.seen.borrow().iter().any(|seen| {
+        let touch = seen.touch(&f);
+        touch.is_some_and(|touch| touch.strong)
+    });
+    assert!(strong);
+    drop(held);
+    world.settle();
+    world.clear();
+    world.write("dir/f", "four");
+    assert_eq!(world.wait_for(&f).as_deref(), Some(&b"four"[..]));
+    // Once it may be read, it is watched as any other.
+    search(0o700);
+    world.settle();
+    world.clear();
+    fs::remove_file(&f).unwrap();
+    assert_eq!(world.wait_for(&f), None);
+    world.clear();
+    world.write("dir/f", "five");
+    assert_eq!(world.wait_for(&f).as_deref(), Some(&b"five"[..]));
+}
+
+#[test]
 fn a_forgotten_path_gives_its_watches_back() {
     let world = World::new(patient());
     fs::create_dir_all(world.path("a/b")).unwrap();
