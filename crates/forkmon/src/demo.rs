@@ -1,9 +1,9 @@
 //! `forkmon demo`: a tour that needs nothing but forkmon itself.
 //!
 //! It makes a small project in a temporary folder, runs the bundled guest
-//! ([`guest`](mod@self::guest)) on it under a real `forkmon run`, edits the
-//! module that was loaded last, waits for the new result, and lets the same guest
-//! run without forkmon for comparison. What a person reads about it is in this
+//! (`guest`) on it under a real `forkmon run`, edits the module that was loaded
+//! last, waits for the new result, and lets the same guest run without forkmon for
+//! comparison. What a person reads about it is in this
 //! file; the project is made by `project`, and the forkmon that is shown is held
 //! by `session`.
 
@@ -55,13 +55,9 @@ struct Seen {
 /// the tour from its end.
 pub fn run(typed: &DemoArgs) -> anyhow::Result<u8> {
     let interrupted = session::watch_for_interrupts()?;
-    let project = Project::create(guest::calibrate())?;
+    let project = Project::create(guest::calibrate(), typed.keep)?;
     let toured = tour(&project, &interrupted);
-    let left = if typed.keep {
-        Some(project.keep())
-    } else {
-        None
-    };
+    let left = project.close();
     match toured {
         Err(error) if error.is::<session::Interrupted>() => return Ok(INTERRUPTED),
         toured => toured?,

@@ -11,7 +11,8 @@
 //!
 //! | the path is | then it is |
 //! |---|---|
-//! | in `/proc`, `/sys` or `/dev` (without `/dev/shm`), or a store of forkmon's own (`.forkmon-…`) | out, whatever was asked for |
+//! | in `/proc`, `/sys` or `/dev` (without `/dev/shm`) | out, whatever was asked for |
+//! | a store of forkmon's own (`.forkmon-…`) in a folder that one of the rules below lets in | out, whatever was asked for |
 //! | matched by `-i`, itself or a folder above it | out |
 //! | named by `-w`, exactly | in |
 //! | below a folder named by `-w`, or matched by a glob of `-w` | in, if `-f`/`-e` match or are not given |
@@ -189,6 +190,7 @@ impl Scope {
         match &self.patterns {
             Some(patterns) => {
                 !path.starts_with("/tmp")
+                    && !exclusions::is_in_store(path)
                     && patterns.iter().any(|pattern| {
                         // A search that was given up says nothing; a file too
                         // many in scope is slower, one too few is wrong.

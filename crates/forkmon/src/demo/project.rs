@@ -1,9 +1,13 @@
-//! The demo's project: a temporary folder with an index and its modules.
+//! The demo's project: a temporary folder with an index and its modules, and
+//! beside it the named pipe for the events.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use rustix::fs::{CWD, FileType, Mode};
 use tempfile::TempDir;
+
+use crate::guardian::{Guardian, STORE_PREFIX};
 
 /// The file that names the modules, in the order in which they are loaded.
 pub(super) const INDEX: &str = "index.txt";
@@ -28,19 +32,52 @@ const MODULES: [&str; 10] = [
     "greeting",
 ];
 
-/// The project on disk. It is removed when this is dropped.
+/// The project on disk. It is removed when this is dropped, and by the guardian
+/// if it comes to no drop.
 pub(super) struct Project {
-    dir: TempDir,
+    /// What holds all of it; dropped before the guardian is.
+    top: TempDir,
+    dir: PathBuf,
+    events: PathBuf,
+    /// None if the project is to be kept.
+    guardian: Option<Guardian>,
 }
 
 impl Project {
-    /// Makes it. `rounds` is the work for each module.
-    pub(super) fn create(rounds: u64) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("forkmon-demo-")
+    /// Makes it. `rounds` is the work for each module; with `keep` it stays.
+    pub(super) fn create(rounds: u64, keep: bool) -> anyhow::Result<Self> {
+        let prefix = if keep { "forkmon-demo-" } else { STORE_PREFIX };
+        let top = tempfile::Builder::new()
+            .prefix(prefix)
             .tempdir()
             .context("cannot make a temporary folder; set TMPDIR to one that can be written")?;
-        let project = Self { dir };
+        let guardian = if keep {
+            None
+        } else {
+            let mut guardian = Guardian::start().context("cannot start the guardian")?;
+            let path = std::path::absolute(top.path())?;
+            guardian
+                .keep_in_mind(&path)
+                .context("cannot tell the guardian")?;
+            Some(guardian)
+        };
+        // The guest is told this name, and compares nothing with another.
+        let real = top.path().canonicalize()?;
+        let project = Self {
+            dir: real.join("project"),
+            events: real.join("events"),
+            top,
+            guardian,
+        };
+        std::fs::create_dir(&project.dir).context("cannot make the project's folder")?;
+        rustix::fs::mknodat(
+            CWD,
+            &project.events,
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .context("cannot make a named pipe")?;
         let write = |name: &str, content: &str| project.write(name, content);
         write(MARKER, "# The demo's project root.\n")?;
         write(ROUNDS, &format!("{rounds}\n"))?;
@@ -56,7 +93,12 @@ impl Project {
     }
 
     pub(super) fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
+    }
+
+    /// The named pipe for the events.
+    pub(super) fn events(&self) -> &Path {
+        &self.events
     }
 
     /// How many modules there are.
@@ -77,9 +119,14 @@ impl Project {
         )
     }
 
-    /// Leaves it on disk; where it is.
-    pub(super) fn keep(self) -> PathBuf {
-        self.dir.keep()
+    /// Removes it, or leaves it on disk if it is to be kept; where it is then.
+    pub(super) fn close(self) -> Option<PathBuf> {
+        if self.guardian.is_some() {
+            return None;
+        }
+        let _ = std::fs::remove_file(&self.events);
+        let _ = self.top.keep();
+        Some(self.dir)
     }
 
     fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {

@@ -3,19 +3,18 @@
 
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
-use std::io::{BufRead as _, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use tempfile::TempDir;
 
 use super::THIS_PROGRAM;
 use super::project::Project;
@@ -57,8 +56,6 @@ pub(super) struct Session {
     last_messages: VecDeque<String>,
     interrupted: InterruptFlag,
     ended: bool,
-    /// Where the named pipe of the events is.
-    _events_dir: TempDir,
 }
 
 /// Makes Ctrl-C and its relatives end the tour in an orderly way.
@@ -74,32 +71,17 @@ pub(super) fn watch_for_interrupts() -> anyhow::Result<InterruptFlag> {
 impl Session {
     /// Starts forkmon on the demo's guest.
     pub(super) fn start(project: &Project, interrupted: InterruptFlag) -> anyhow::Result<Self> {
-        // In a folder of its own, so that the project holds what it seems to.
-        let events_dir = tempfile::Builder::new()
-            .prefix("forkmon-demo-events-")
-            .tempdir()
-            .context("cannot make a temporary folder")?;
-        let events_path = events_dir.path().join("events");
-        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &events_path,
-            rustix::fs::FileType::Fifo,
-            mode,
-            0,
-        )
-        .context("cannot make a named pipe")?;
         // Opened for writing as well, so that the opening waits for nobody.
         let events = OpenOptions::new()
             .read(true)
             .write(true)
-            .open(&events_path)
+            .open(project.events())
             .context("cannot open a named pipe")?;
 
         let mut command = Command::new(THIS_PROGRAM);
         command
             .args(["run", "--color", "never", "--events"])
-            .arg(&events_path)
+            .arg(project.events())
             .args(["--", THIS_PROGRAM, "__demo-guest"])
             .arg(project.dir())
             .current_dir(project.dir())
@@ -116,21 +98,26 @@ impl Session {
             .spawn()
             .context("cannot start forkmon itself")?;
 
+        let (Some(output), Some(messages)) = (forkmon.stdout.take(), forkmon.stderr.take()) else {
+            bail!("forkmon was started without its outputs");
+        };
+        // In the order in which they are listened to: the guest writes its last
+        // line before forkmon says that it has finished.
+        let sources = vec![
+            Source::new(output, Heard::Output),
+            Source::new(messages, Heard::Message),
+            Source::new(events, |line| {
+                Heard::Event(serde_json::from_str(&line).unwrap_or_default())
+            }),
+        ];
         let (speak, heard) = channel();
-        if let (Some(output), Some(messages)) = (forkmon.stdout.take(), forkmon.stderr.take()) {
-            listen(output, speak.clone(), Heard::Output);
-            listen(messages, speak.clone(), Heard::Message);
-        }
-        listen(events, speak, |line| {
-            Heard::Event(serde_json::from_str(&line).unwrap_or_default())
-        });
+        std::thread::spawn(move || listen(sources, &speak));
         Ok(Self {
             forkmon,
             heard,
             last_messages: VecDeque::new(),
             interrupted,
             ended: false,
-            _events_dir: events_dir,
         })
     }
 
@@ -203,18 +190,63 @@ impl Drop for Session {
     }
 }
 
-fn listen(
-    from: impl Read + Send + 'static,
-    speak: Sender<Heard>,
-    heard: impl Fn(String) -> Heard + Send + 'static,
-) {
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).split(b'\n') {
-            let Ok(line) = line else { return };
-            let line = String::from_utf8_lossy(&line).into_owned();
-            if speak.send(heard(line)).is_err() {
+/// One of the ways out of forkmon.
+struct Source {
+    from: OwnedFd,
+    /// What was read of a line that is not complete yet.
+    begun: Vec<u8>,
+    heard: fn(String) -> Heard,
+    open: bool,
+}
+
+impl Source {
+    fn new(from: impl Into<OwnedFd>, heard: fn(String) -> Heard) -> Self {
+        Self {
+            from: from.into(),
+            begun: Vec::new(),
+            heard,
+            open: true,
+        }
+    }
+
+    /// Reads once, and passes on the lines that are complete.
+    fn read(&mut self, speak: &Sender<Heard>) -> Result<(), SendError<Heard>> {
+        let mut buffer = [0; 4096];
+        match rustix::io::read(&self.from, &mut buffer) {
+            Ok(0) => self.open = false,
+            Ok(length) => self.begun.extend_from_slice(&buffer[..length]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => self.open = false,
+        }
+        while let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.begun.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line[..end]).into_owned();
+            speak.send((self.heard)(line))?;
+        }
+        Ok(())
+    }
+}
+
+/// Passes on what all sources say, until nobody listens or all are closed.
+fn listen(mut sources: Vec<Source>, speak: &Sender<Heard>) {
+    loop {
+        sources.retain(|source| source.open);
+        let mut polled: Vec<PollFd<'_>> = sources
+            .iter()
+            .map(|source| PollFd::new(&source.from, PollFlags::IN))
+            .collect();
+        if polled.is_empty() {
+            return;
+        }
+        let ready = match poll(&mut polled, None) {
+            Ok(_) => polled.iter().map(|one| !one.revents().is_empty()).collect(),
+            Err(rustix::io::Errno::INTR) => Vec::new(),
+            Err(_) => return,
+        };
+        for (source, ready) in sources.iter_mut().zip::<Vec<bool>>(ready) {
+            if ready && source.read(speak).is_err() {
                 return;
             }
         }
-    });
+    }
 }

@@ -14,6 +14,9 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path};
 
+/// How the names of forkmon's own stores begin; no option brings them in.
+const STORE: &[u8] = crate::guardian::STORE_PREFIX.as_bytes();
+
 /// A class of names that are out by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
@@ -42,16 +45,21 @@ impl Lifted {
 
 /// Whether some component of the relative path `below` takes it out.
 pub(super) fn excludes(below: &Path, lifted: Lifted) -> bool {
-    components(below).any(|name| class_of(name).is_some_and(|class| !lifted.lifts(class)))
+    components(below).any(|name| {
+        name.starts_with(STORE) || class_of(name).is_some_and(|class| !lifted.lifts(class))
+    })
 }
 
-/// Whether no option can bring `path` in: what inotify cannot watch, and
-/// forkmon's own stores.
+/// Whether `path` is or lies in a store of forkmon's.
+pub(super) fn is_in_store(path: &Path) -> bool {
+    components(path).any(|name| name.starts_with(STORE))
+}
+
+/// Whether no option can bring `path` in, since inotify cannot watch it.
 pub(super) fn is_never_in_scope(path: &Path) -> bool {
     path.starts_with("/proc")
         || path.starts_with("/sys")
         || (path.starts_with("/dev") && !path.starts_with("/dev/shm"))
-        || components(path).any(|name| name.starts_with(b".forkmon-"))
 }
 
 fn components(path: &Path) -> impl Iterator<Item = &[u8]> {
