@@ -96,7 +96,9 @@ fn a_deleted_file_resumes() {
 fn the_same_bytes_saved_again_do_nothing() {
     let perl = require_guest!("perl");
     let mut project = Project::new("unchanged").file("late.txt", "one\n");
-    let guest = project.perl("print 'late ', slurp('late.txt'), \"\\n\";");
+    // The guest goes on for a while after reading: a save that comes before
+    // forkmon has hashed what was read counts as an edit, whatever its bytes.
+    let guest = project.perl("print 'late ', slurp('late.txt'), \"\\n\"; work(0.2);");
     let argv = [perl.as_str(), &guest];
     let mut forkmon = project.watch(&argv);
     forkmon.wait_exit();
@@ -240,10 +242,11 @@ fn what_the_guest_wrote_itself_is_no_edit() {
     );
     forkmon.expect_quiet(A_WHILE);
     // A person's edit of the same file counts from where the guest read it.
+    // (The guest's own writing to it cannot be undone any more, so forkmon may
+    // choose to start again.)
     project.save("count.txt", "41\n", Save::InPlace);
-    let resume = forkmon.wait_resume();
-    assert!(resume.from.is_some(), "{resume:?}");
-    assert_eq!(forkmon.wait_exit().output, "made 42\nlate two\n");
+    forkmon.wait_resume();
+    assert!(forkmon.wait_exit().output.ends_with("made 42\nlate two\n"));
     assert_eq!(
         std::fs::read_to_string(project.path("count.txt")).unwrap(),
         "42\n"

@@ -3,31 +3,32 @@
 
 use std::process::Command;
 
-use crate::harness::{Project, Scenario, run_tool};
+use crate::harness::{Project, Scenario, fixture, run_tool};
 use crate::require_guest;
 
 fn build(go: &str, project: &Project) -> String {
     let program = project.beside().join("guest");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/go/main.go");
     let mut build = Command::new(go);
     build
         .args(["build", "-o"])
         .arg(&program)
-        .arg(source)
+        .arg(fixture("go/main.go"))
         .current_dir(project.beside())
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "-mod=mod")
         .env("GO111MODULE", "off")
         .env("GOPATH", project.beside().join("go"))
-        .env("GOCACHE", go_cache());
+        .env("GOCACHE", cache().join("go-cache"));
     run_tool(&mut build);
     program.to_str().expect("a plain name").to_owned()
 }
 
 /// Building the standard library takes half a minute, so that the tests share
 /// one cache, in the folder that cargo gives to integration tests.
-fn go_cache() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache")
+fn cache() -> std::path::PathBuf {
+    std::env::var_os("FORKMON_TEST_CACHE")
+        .unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into())
+        .into()
 }
 
 #[test]

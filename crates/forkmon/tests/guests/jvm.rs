@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Project, Scenario, run_tool};
+use crate::harness::{Project, Scenario, fixture, run_tool};
 use crate::require_guest;
 
 fn compile(javac: &str, project: &Project) -> String {
@@ -11,10 +11,7 @@ fn compile(javac: &str, project: &Project) -> String {
     compile
         .args(["-J-XX:TieredStopAtLevel=1", "-d"])
         .arg(&classes)
-        .arg(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/fixtures/jvm/Main.java"
-        ));
+        .arg(fixture("jvm/Main.java"));
     run_tool(&mut compile);
     classes.to_str().expect("a plain name").to_owned()
 }

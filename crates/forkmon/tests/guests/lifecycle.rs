@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{PATIENCE, Project, Save};
+use crate::harness::{PATIENCE, Project, Save, program};
 use crate::require_guest;
 
 /// The exit status of a run under `--once`.
@@ -65,7 +65,7 @@ fn a_wrong_option_is_125_and_one_line() {
 #[test]
 fn an_events_file_that_cannot_be_written_is_125() {
     let project = Project::new("events");
-    let output = Command::new(env!("CARGO_BIN_EXE_forkmon"))
+    let output = Command::new(program())
         .args([
             "run",
             "--once",
@@ -134,7 +134,7 @@ fn the_short_form_runs_the_command_too() {
         &["--once", "--", "sh", "-c", "echo hello; exit 4"][..],
         &["--once", "sh", "-c", "echo hello; exit 4"],
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_forkmon"))
+        let output = Command::new(program())
             .args(words)
             .current_dir(project.root())
             .output()
@@ -319,7 +319,7 @@ fn the_terminal_is_as_it_was() {
             before = before.display(),
             after = after.display(),
             status = status.display(),
-            forkmon = env!("CARGO_BIN_EXE_forkmon"),
+            forkmon = program().display(),
         ),
     )
     .unwrap();

@@ -44,11 +44,7 @@ fn no_more_than_the_wanted_checkpoints_are_kept() {
     let perl = require_guest!("perl");
     let (mut project, guest) = many("max");
     let argv = [perl.as_str(), &guest];
-    let mut forkmon = project
-        .launch(&argv)
-        .option("--max-checkpoints=3")
-        .option("--budget=1000%")
-        .start();
+    let mut forkmon = project.launch(&argv).option("--max-checkpoints=3").start();
     forkmon.wait_exit();
     assert!(forkmon.all("checkpoint").len() > 3);
     let images = children_of(forkmon.pid())
@@ -61,20 +57,18 @@ fn no_more_than_the_wanted_checkpoints_are_kept() {
 }
 
 #[test]
-fn without_checkpoints_every_edit_restarts() {
+fn one_checkpoint_is_enough_to_be_right() {
     let perl = require_guest!("perl");
-    let (mut project, guest) = many("none");
+    let (mut project, guest) = many("one");
     let argv = [perl.as_str(), &guest];
-    let mut forkmon = project.launch(&argv).option("--max-checkpoints=0").start();
+    let mut forkmon = project.launch(&argv).option("--max-checkpoints=1").start();
     forkmon.wait_exit();
     check_edits(&mut project, &mut forkmon, &argv);
-    assert!(forkmon.all("checkpoint").is_empty());
-    assert!(
-        forkmon
-            .all("resume")
-            .iter()
-            .all(|event| event.value["from"].is_null())
-    );
+    let images = children_of(forkmon.pid())
+        .into_iter()
+        .filter(|pid| is_stopped(*pid))
+        .count();
+    assert!(images <= 1, "{images} frozen images");
     forkmon.finish();
 }
 
@@ -95,7 +89,6 @@ fn a_limit_on_processes_means_fewer_checkpoints() {
         let argv = [perl.as_str(), &guest];
         let mut forkmon = project
             .launch(&argv)
-            .option("--budget=1000%")
             .through(&["prlimit", &format!("--nproc={limit}"), "--"])
             .by_nobody()
             .start();
@@ -150,7 +143,7 @@ fn a_frozen_image_that_somebody_kills_is_a_dropped_checkpoint() {
     let perl = require_guest!("perl");
     let (mut project, guest) = many("killed");
     let argv = [perl.as_str(), &guest];
-    let mut forkmon = project.launch(&argv).option("--budget=1000%").start();
+    let mut forkmon = project.launch(&argv).start();
     forkmon.wait_exit();
     let images: Vec<i32> = children_of(forkmon.pid())
         .into_iter()
@@ -179,7 +172,7 @@ fn some_frozen_images_killed_leave_the_others() {
     let perl = require_guest!("perl");
     let (mut project, guest) = many("some-killed");
     let argv = [perl.as_str(), &guest];
-    let mut forkmon = project.launch(&argv).option("--budget=1000%").start();
+    let mut forkmon = project.launch(&argv).start();
     forkmon.wait_exit();
     let images: Vec<i32> = children_of(forkmon.pid())
         .into_iter()

@@ -115,3 +115,23 @@ fn an_edit_of_the_main_file_starts_again() {
     assert_eq!(forkmon.wait_exit().output, "late two\n");
     forkmon.finish();
 }
+
+/// Under the default budget, whatever else the machine does meanwhile: a guest
+/// that works for a second is worth a checkpoint or two.
+#[test]
+fn the_default_budget_is_enough_for_a_guest_that_works_for_a_second() {
+    let lua = require_guest!("lua5.4");
+    let main = MAIN.replace("(0.25)", "(1.0)");
+    let mut project = project().file("main.lua", &main);
+    let argv = [lua.as_str(), "main.lua"];
+    let mut forkmon = project.launch(&argv).default_budget().start();
+    forkmon.wait_exit();
+    project.save("lib/late.lua", "return 'two'\n", Save::InPlace);
+    let resume = forkmon.wait_resume();
+    assert!(
+        resume.from.is_some() && resume.kept_ms > 900.0,
+        "{resume:?}"
+    );
+    assert_eq!(forkmon.wait_exit().output, "late two\n");
+    forkmon.finish();
+}

@@ -44,7 +44,6 @@ fn tcc_resumes_before_the_last_of_several_files() {
     let tcc = require_guest!("tcc");
     let argv = [&[tcc.as_str()][..], &ARGUMENTS].concat();
     Scenario::new(project("tcc"), &argv, "c.c")
-        .option("--budget=100%")
         .without_early_output()
         .check(&main_source("two"), &main_source("three"));
 }
@@ -55,7 +54,6 @@ fn tcc_resumes_though_it_overwrites_the_output_of_last_week() {
     let argv = [&[tcc.as_str()][..], &ARGUMENTS].concat();
     let project = project("tcc-again").program("out", "#!/bin/sh\necho last week\n");
     Scenario::new(project, &argv, "c.c")
-        .option("--budget=100%")
         .without_early_output()
         .check_saves(&[
             (&main_source("two"), Save::InPlace),
@@ -69,7 +67,7 @@ fn what_tcc_wrote_after_a_resume_runs() {
     let tcc = require_guest!("tcc");
     let argv = [&[tcc.as_str()][..], &ARGUMENTS].concat();
     let mut project = project("tcc-run");
-    let mut forkmon = project.launch(&argv).option("--budget=100%").start();
+    let mut forkmon = project.watch(&argv);
     assert_eq!(forkmon.wait_exit().code, Some(0));
     for (word, how) in [("two", Save::InPlace), ("three", Save::ByRename)] {
         project.save("c.c", &main_source(word), how);

@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use super::guest::place;
+
 /// One event as it was read.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -45,11 +47,11 @@ pub struct Resume {
     pub reason: String,
 }
 
-static SCHEMA: LazyLock<Option<jsonschema::Validator>> = LazyLock::new(|| {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/events.schema.json");
-    let text = std::fs::read_to_string(path).ok()?;
+static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+    let path = place("FORKMON_TEST_SCHEMA", "../../docs/events.schema.json");
+    let text = std::fs::read_to_string(&path).expect("the schema can be read");
     let schema: Value = serde_json::from_str(&text).expect("the schema is JSON");
-    Some(jsonschema::validator_for(&schema).expect("the schema is a JSON schema"))
+    jsonschema::validator_for(&schema).expect("the schema is a JSON schema")
 });
 
 impl Event {
@@ -61,13 +63,11 @@ impl Event {
     pub fn parse(line: &str, printed: usize) -> Event {
         let value: Value = serde_json::from_str(line)
             .unwrap_or_else(|error| panic!("an event line is not JSON ({error}): {line}"));
-        if let Some(schema) = SCHEMA.as_ref() {
-            let faults: Vec<String> = schema.iter_errors(&value).map(|e| e.to_string()).collect();
-            assert!(
-                faults.is_empty(),
-                "an event breaks the schema: {faults:?}: {line}"
-            );
-        }
+        let faults: Vec<String> = SCHEMA.iter_errors(&value).map(|e| e.to_string()).collect();
+        assert!(
+            faults.is_empty(),
+            "an event breaks the schema: {faults:?}: {line}"
+        );
         let name = value["event"].as_str().expect("an event has a name").into();
         let run = value["run"].as_u64().expect("an event has a run");
         assert!(value["at_ms"].is_number(), "an event has a time: {line}");

@@ -26,6 +26,13 @@ use super::fresh::{environment, status_code};
 use super::processes::{MARK, kill_marked, marked, wait_until_gone};
 use super::project::{Project, chmod};
 
+/// The `forkmon` under test.
+pub fn program() -> PathBuf {
+    std::env::var_os("FORKMON_TEST_PROGRAM")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_forkmon").into())
+        .into()
+}
+
 /// How forkmon is to be started.
 pub struct Launch<'a> {
     project: &'a Project,
@@ -36,6 +43,7 @@ pub struct Launch<'a> {
     program: PathBuf,
     folder: PathBuf,
     input: bool,
+    budget: &'static str,
 }
 
 impl Project {
@@ -52,9 +60,10 @@ impl Project {
             options: Vec::new(),
             environment: Vec::new(),
             through: Vec::new(),
-            program: env!("CARGO_BIN_EXE_forkmon").into(),
+            program: program(),
             folder: self.root(),
             input: false,
+            budget: "--budget=100%",
         }
     }
 }
@@ -63,6 +72,17 @@ impl Launch<'_> {
     /// Adds an option of `forkmon run`.
     pub fn option(mut self, option: impl AsRef<OsStr>) -> Self {
         self.options.push(option.as_ref().into());
+        self
+    }
+
+    /// Leaves the budget for checkpoints at its default.
+    ///
+    /// The cost of a checkpoint is measured in real time, which whatever else
+    /// the machine does makes longer. So that what is tested does not hang on
+    /// that, the tests give forkmon a budget that always allows the next
+    /// checkpoint, except where the budget is what is tested.
+    pub fn default_budget(mut self) -> Self {
+        self.budget = "--budget=5%";
         self
     }
 
@@ -143,6 +163,7 @@ impl Launch<'_> {
         words.push("run".into());
         words.push("--events".into());
         words.push(fifo.into());
+        words.push(self.budget.into());
         words.extend(self.options.iter().cloned());
         words.push("--".into());
         words.extend(self.argv.iter().cloned());

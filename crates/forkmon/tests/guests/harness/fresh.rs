@@ -31,6 +31,10 @@ pub(super) fn environment(project: &Project, command: &mut Command) {
         .env("LANG", "C.UTF-8")
         .env("HOME", project.home())
         .env("TMPDIR", project.temporary());
+    // By this, scripts/test finds what has outlived the tests.
+    if let Some(run) = std::env::var_os("FORKMON_TEST_RUN") {
+        command.env("FORKMON_TEST_RUN", run);
+    }
 }
 
 impl Project {

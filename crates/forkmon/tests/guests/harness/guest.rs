@@ -87,14 +87,28 @@ fn is_binary(path: &Path) -> bool {
         && std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
 }
 
+/// Where something of the checkout is: below the folder of this crate, or where
+/// the variable says, when `scripts/test --as-user` has put a copy of it where
+/// another user can reach it.
+pub fn place(variable: &str, below: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join(below),
+        PathBuf::from,
+    )
+}
+
+/// A source of `tests/fixtures`.
+pub fn fixture(name: &str) -> PathBuf {
+    place("FORKMON_TEST_FIXTURES", "tests/fixtures").join(name)
+}
+
 /// Builds a C program of `tests/fixtures` into the folder and gives its path.
 pub fn build_c(source: &str, folder: &Path, flags: &[&str]) -> String {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let program = folder.join(source.trim_end_matches(".c"));
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-o"])
         .arg(&program)
-        .arg(fixtures.join(source))
+        .arg(fixture(source))
         .args(flags);
     run_tool(&mut cc);
     program.to_str().expect("a plain name").to_owned()

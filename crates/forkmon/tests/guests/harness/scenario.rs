@@ -11,7 +11,6 @@ pub struct Scenario<'a> {
     project: Project,
     argv: Vec<&'a str>,
     late: &'a str,
-    options: Vec<&'a str>,
     says_early: bool,
     may_refuse: bool,
 }
@@ -23,16 +22,9 @@ impl<'a> Scenario<'a> {
             project,
             argv: argv.to_vec(),
             late,
-            options: Vec::new(),
             says_early: true,
             may_refuse: false,
         }
-    }
-
-    /// Adds an option of forkmon.
-    pub fn option(mut self, option: &'a str) -> Self {
-        self.options.push(option);
-        self
     }
 
     /// The guest cannot be made to print something early.
@@ -56,11 +48,7 @@ impl<'a> Scenario<'a> {
 
     /// The same with other ways of saving.
     pub fn check_saves(mut self, saves: &[(&str, Save)]) {
-        let mut launch = self.project.launch(&self.argv);
-        for option in &self.options {
-            launch = launch.option(option);
-        }
-        let mut forkmon = launch.start();
+        let mut forkmon = self.project.watch(&self.argv);
         self.check_first_run(&mut forkmon);
         for (text, how) in saves {
             self.project.save(self.late, text, *how);
