@@ -16,6 +16,7 @@ const OWN_FAILURE: u8 = 125;
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    std::panic::set_hook(Box::new(|fault| end_at(&fault.to_string())));
     let status = match cli::parse(std::env::args_os()) {
         Ok(Mode::Run(typed)) => run(&typed, started),
         Ok(Mode::Demo(typed)) => demo::run(&typed),
@@ -31,6 +32,17 @@ fn main() -> ExitCode {
             ExitCode::from(OWN_FAILURE)
         }
     }
+}
+
+/// A fault of forkmon's own, in any of its threads, is the end: a run that nobody
+/// watches any more would be wrong without a word. The kernel kills the guest,
+/// and the guardian removes what lies about.
+fn end_at(fault: &str) {
+    supervisor::restore_terminal();
+    Messages::before_options().error(&format!(
+        "a fault in forkmon itself, please report it: {fault}"
+    ));
+    std::process::exit(OWN_FAILURE.into());
 }
 
 fn run(typed: &RunArgs, started: Instant) -> anyhow::Result<u8> {

@@ -3,6 +3,7 @@
 use crate::fds::FdTable;
 use crate::thread::ThreadState;
 use crate::{Guest, procfs};
+use std::os::unix::fs::MetadataExt;
 use tracee::{Stopped, Tid, Tracer};
 
 /// What [`Image::new`] is made of.
@@ -83,6 +84,21 @@ impl Image {
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         self.resident_bytes
+    }
+
+    /// Whether the frozen process executes this file (`st_dev`, `st_ino`), which
+    /// nobody can open for writing then.
+    #[must_use]
+    pub fn executes(&self, device: u64, inode: u64) -> bool {
+        std::fs::metadata(format!("/proc/{}/exe", self.tid))
+            .is_ok_and(|exe| (exe.dev(), exe.ino()) == (device, inode))
+    }
+
+    /// Whether the frozen process has this file open for writing, so that nobody
+    /// can execute it.
+    #[must_use]
+    pub fn may_write(&self, device: u64, inode: u64) -> bool {
+        self.files.written.contains(&(device, inode))
     }
 
     /// Notes that the process is gone and reaped.

@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
-use timeline::{AccessKind, FileKind, Metadata, Observation};
+use timeline::{AccessKind, FileKind, Identity, Metadata, Observation};
 use tracee::{AddressSpace, RemoteAddr, Stopped, Tid};
 
 /// What an access is after.
@@ -28,6 +28,21 @@ pub(super) enum Want {
     Link,
     Program,
     Listing,
+}
+
+/// When the guest last asked for a path, and what it was when it was recorded.
+#[derive(Copy, Clone, Default, Debug)]
+pub(super) struct LastAccess {
+    pub(super) at: Option<Instant>,
+    pub(super) seen: Option<Identity>,
+}
+
+fn identity_of(seen: &Observation) -> Option<Identity> {
+    match seen {
+        Observation::Content { identity } | Observation::Program { identity } => Some(*identity),
+        Observation::Metadata(metadata) => Some(metadata.identity),
+        _ => None,
+    }
 }
 
 /// Links that are followed before the kernel gives up (path_resolution(7)).
@@ -209,6 +224,9 @@ impl Supervisor<'_> {
             }
             Found::Empty | Found::Unreadable => return Ok(task.resume(None)?),
         };
+        if learns == Learns::Program {
+            self.free_written(&name.path);
+        }
         let want = match learns {
             Learns::Metadata => Want::Metadata,
             Learns::Link => Want::Link,
@@ -279,7 +297,7 @@ impl Supervisor<'_> {
             return Ok(Some(task));
         }
         let path = self.final_target(path, follow);
-        self.last_access.insert(path.clone(), Instant::now());
+        self.last_access.entry(path.clone()).or_default().at = Some(Instant::now());
         if self.is_known(&path, want) {
             return Ok(Some(task));
         }
@@ -392,6 +410,9 @@ impl Supervisor<'_> {
         let mode = matches!(seen, Observation::Program { .. })
             .then(|| fs::symlink_metadata(path).ok())
             .flatten();
+        if let Some(metadata) = identity_of(&seen) {
+            self.last_access.entry(path.to_owned()).or_default().seen = Some(metadata);
+        }
         self.timeline.record(path, seen);
         if let Some(metadata) = mode {
             self.timeline

@@ -4,6 +4,7 @@ use super::Supervisor;
 use crate::events::Event;
 use journal::Mark;
 use snapshot::{Frozen, HeldFile, Image, Refusal};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use timeline::{Checkpoint, CheckpointId};
@@ -187,6 +188,37 @@ impl Supervisor<'_> {
         if let Some(stored) = self.stored.remove(&id) {
             stored.image.discard(&mut self.tracer);
             self.journal.forget(stored.mark);
+        }
+    }
+
+    /// A file is about to be opened for writing, which fails while an image
+    /// executes it (ETXTBSY).
+    pub(super) fn free_program(&mut self, path: &Path) {
+        self.free(path, Image::executes);
+    }
+
+    /// A file is about to be executed, which fails while an image has it open
+    /// for writing (ETXTBSY).
+    pub(super) fn free_written(&mut self, path: &Path) {
+        self.free(path, Image::may_write);
+    }
+
+    fn free(&mut self, path: &Path, keeps: impl Fn(&Image, u64, u64) -> bool) {
+        if self.stored.is_empty() {
+            return;
+        }
+        let Ok(metadata) = std::fs::metadata(path) else {
+            return;
+        };
+        let busy: Vec<CheckpointId> = self
+            .stored
+            .iter()
+            .filter(|(_, stored)| keeps(&stored.image, metadata.dev(), metadata.ino()))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in busy {
+            self.timeline.drop_checkpoint(id);
+            self.discard(id);
         }
     }
 

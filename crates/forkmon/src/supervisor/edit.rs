@@ -83,11 +83,12 @@ impl Supervisor<'_> {
         };
         // The same bytes again: unless the guest may have read what was there
         // between the two.
-        if verdict == Verdict::Unchanged && touch.strong {
+        let saved = touch.strong && !self.is_as_recorded(path);
+        if verdict == Verdict::Unchanged && saved {
             let read_between = self
                 .last_access
                 .get(path)
-                .is_some_and(|at| *at >= touch.quiet_before);
+                .is_some_and(|last| last.at >= Some(touch.quiet_before));
             if read_between || self.is_open_in_guest(path) {
                 self.timeline.spoil(path);
                 verdict = self.timeline.judge(path, &now);
@@ -96,7 +97,7 @@ impl Supervisor<'_> {
         match verdict {
             Verdict::Untouched => {}
             Verdict::Unchanged => {
-                if touch.strong && matches!(now, Current::File { .. }) {
+                if saved && matches!(now, Current::File { .. }) {
                     edit.unchanged.push(path.clone());
                 }
             }
@@ -158,12 +159,21 @@ impl Supervisor<'_> {
         })
     }
 
+    /// Whether a path is the very file that the guest saw, times and all, so that
+    /// nobody has written to it since.
+    fn is_as_recorded(&self, path: &Path) -> bool {
+        let now = fs::symlink_metadata(path).ok();
+        let seen = self.last_access.get(path).and_then(|last| last.seen);
+        seen.is_some() && seen == now.map(|metadata| fingerprint::identity(&metadata))
+    }
+
     /// The first event of a burst on a path: a guest that has the file open may
     /// read what is there meanwhile, whatever it is in the end.
     pub(super) fn noticed(&mut self, path: &Path) {
         if self.run.is_alive()
             && !self.journal.wrote(path)
             && !self.is_our_own_doing(path)
+            && !self.is_as_recorded(path)
             && self.is_open_in_guest(path)
         {
             self.timeline.spoil(path);
@@ -215,7 +225,11 @@ impl Supervisor<'_> {
             .iter()
             .map(|(path, ..)| path.as_path())
             .collect();
-        let mut reason = Reason::NoCheckpoint;
+        let mut reason = if self.lost_to_effects {
+            Reason::Effects
+        } else {
+            Reason::NoCheckpoint
+        };
         let mut candidate = candidate;
         while let Some(id) = candidate {
             match self.resume_from(id) {
@@ -322,6 +336,7 @@ impl Supervisor<'_> {
         }
         self.undo_to(self.beginning);
         self.last_access.clear();
+        self.lost_to_effects = false;
         self.messages.changed(
             paths,
             Outcome::Restarted {

@@ -39,6 +39,7 @@ impl Supervisor<'_> {
         flags: i32,
     ) -> anyhow::Result<()> {
         let path = for_others(process, &name.path);
+        self.free_program(&path);
         let effect = Effect::OpenWrite {
             path: path.clone(),
             create: flags & libc::O_CREAT != 0,
@@ -205,6 +206,9 @@ impl Supervisor<'_> {
             for path in paths {
                 self.timeline.wrote(path);
                 self.links.remove(path);
+                if let Some(folder) = path.parent() {
+                    self.lookups.forget_folder(folder);
+                }
             }
         }
     }
@@ -225,6 +229,7 @@ impl Supervisor<'_> {
             None => self.timeline.bar(),
         };
         if !dropped.is_empty() {
+            self.lost_to_effects = true;
             let text = format!("{obstacle}; the checkpoints before it are not used");
             self.warn("effect", &text);
         }

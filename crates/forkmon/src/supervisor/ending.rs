@@ -1,6 +1,7 @@
 //! The ends: of a run, of a dropped run, and of forkmon.
 
 use super::Supervisor;
+use super::inbox::Timed;
 use super::run::Pending;
 use crate::events::Event;
 use crate::messages::Ended;
@@ -8,7 +9,7 @@ use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::IsTerminal;
+use std::sync::OnceLock;
 use timeline::CheckpointId;
 use tracee::{End, Report, SpawnError, Tid};
 
@@ -35,7 +36,6 @@ impl Supervisor<'_> {
             End::Exited(code) => (Some(code), None),
             End::Killed(signal) => (None, Some(signal.0)),
         };
-        self.last_status = status(end);
         self.emit(&Event::Exit { code, signal });
         if self.quitting.is_some() {
             return Ok(());
@@ -64,7 +64,6 @@ impl Supervisor<'_> {
             self.messages.error(&error.to_string());
             self.finished = Some(status);
         } else {
-            self.last_status = status;
             self.messages
                 .warning(&format!("{error}; waiting for an edit"));
         }
@@ -84,7 +83,7 @@ impl Supervisor<'_> {
         if !(by_terminal && self.is_in_our_group(self.run.root())) {
             tracee::kill_task(self.run.root(), signal);
         }
-        self.bell.after(self.config.stop_timeout);
+        self.bell.after(self.config.stop_timeout, Timed::Deadline);
         self.deadline_passed = false;
     }
 
@@ -116,7 +115,7 @@ impl Supervisor<'_> {
             self.run.barred = true;
             tracee::kill_task(self.run.root(), signal);
             self.deadline_passed = false;
-            self.bell.after(self.config.stop_timeout);
+            self.bell.after(self.config.stop_timeout, Timed::Deadline);
             self.dropping = true;
             while self.run.ended.is_none() && !self.deadline_passed && self.finished.is_none() {
                 self.handle_next()?;
@@ -188,37 +187,43 @@ impl Supervisor<'_> {
 }
 
 /// The terminal's settings when forkmon was started.
-pub(super) struct Terminal(Option<(File, Termios, Option<Pid>)>);
+struct Terminal {
+    file: File,
+    modes: Termios,
+}
 
-impl Terminal {
-    /// Remembers them, if there is a terminal.
-    pub(super) fn as_it_is() -> Self {
-        let terminal = File::options().read(true).write(true).open("/dev/tty");
-        Self(terminal.ok().filter(File::is_terminal).and_then(|file| {
-            let modes = tcgetattr(&file).ok()?;
-            let group = tcgetpgrp(&file).ok();
-            Some((file, modes, group))
-        }))
+/// Set once, so that a panic finds it too.
+static TERMINAL: OnceLock<Option<Terminal>> = OnceLock::new();
+
+/// Remembers how the terminal is, if forkmon is in its foreground.
+pub(super) fn remember_terminal() {
+    TERMINAL.get_or_init(|| {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .ok()?;
+        // Only who had the terminal at first may take it back from the guest.
+        let ours = tcgetpgrp(&file).ok() == Some(rustix::process::getpgrp());
+        let modes = tcgetattr(&file).ok()?;
+        ours.then_some(Terminal { file, modes })
+    });
+}
+
+/// Puts the terminal back, as far as it differs: a guest that is killed cannot
+/// do so itself.
+pub fn restore_terminal() {
+    let Some(Some(Terminal { file, modes })) = TERMINAL.get() else {
+        return;
+    };
+    crate::sys::ignore_terminal_output_stop();
+    let own = rustix::process::getpgrp();
+    if tcgetpgrp(file).ok() != Some(own) {
+        // Fails if the terminal is gone, and then it needs nothing.
+        let _ = tcsetpgrp(file, own);
     }
-
-    /// Puts them back, as far as they differ and forkmon may change them.
-    pub(super) fn put_back(self) {
-        let Some((file, modes, group)) = self.0 else {
-            return;
-        };
-        let own = rustix::process::getpgrp();
-        // Only who had the terminal at first takes it back from the guest.
-        if group != Some(own) {
-            return;
-        }
-        crate::sys::ignore_terminal_output_stop();
-        if tcgetpgrp(&file).ok() != group {
-            let _ = tcsetpgrp(&file, own);
-        }
-        let now = tcgetattr(&file);
-        if now.is_ok_and(|now| !same(&now, &modes)) {
-            let _ = tcsetattr(&file, OptionalActions::Now, &modes);
-        }
+    if tcgetattr(file).is_ok_and(|now| !same(&now, modes)) {
+        let _ = tcsetattr(file, OptionalActions::Now, modes);
     }
 }
 

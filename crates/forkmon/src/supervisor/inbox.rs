@@ -27,7 +27,16 @@ pub(super) enum News {
         by_terminal: bool,
     },
     /// A time has passed.
+    Timed(Timed),
+}
+
+/// What a time was waited for.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(super) enum Timed {
+    /// The time that a guest has to end by itself.
     Deadline,
+    /// The time in which changes are gathered.
+    Gathered,
 }
 
 /// Where other threads put their news.
@@ -60,18 +69,19 @@ impl Doorbell {
         *self.ringer.lock().unwrap_or_else(PoisonError::into_inner) = ringer;
     }
 
-    /// Sends [`News::Deadline`] after a while.
-    pub(super) fn after(&self, time: Duration) {
+    /// Hands news over after a while.
+    pub(super) fn after(&self, time: Duration, news: Timed) {
         let bell = self.clone();
-        let spawned = std::thread::Builder::new()
-            .name("deadline".into())
-            .spawn(move || {
+        let spawned = std::thread::Builder::new().name("deadline".into()).spawn({
+            let news = News::Timed(news);
+            move || {
                 std::thread::sleep(time);
-                bell.send(News::Deadline);
-            });
+                bell.send(news);
+            }
+        });
         if spawned.is_err() {
             // Without a thread to wait in, the time is over at once.
-            self.send(News::Deadline);
+            self.send(News::Timed(news));
         }
     }
 

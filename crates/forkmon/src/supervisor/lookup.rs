@@ -7,7 +7,7 @@
 use super::calls::At;
 use super::run::Process;
 use crate::scope::Scope;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -39,9 +39,26 @@ const PATH_MAX: usize = 4096;
 pub(super) struct Lookups {
     /// By the folder that they are relative to (none for absolute ones).
     known: HashMap<Option<Rc<Path>>, HashMap<OsString, Rc<Name>>>,
-    /// Where a folder out of scope really lies.
-    real_folders: HashMap<PathBuf, PathBuf>,
+    /// Folders out of scope, by the path that they were looked up by.
+    outside: HashMap<PathBuf, Outside>,
 }
+
+/// A folder out of scope, from which links may lead into it.
+#[derive(Debug)]
+struct Outside {
+    /// Where it really lies.
+    real: PathBuf,
+    /// Names in it that were asked for one by one.
+    asked: u32,
+    /// The links in it, once it has been listed.
+    links: Option<HashSet<OsString>>,
+}
+
+/// After so many names in a folder it is listed instead of asking for the next.
+const ASK_AT_MOST: u32 = 8;
+
+/// A folder with more entries than that is not listed.
+const LIST_AT_MOST: usize = 8192;
 
 /// Kernel file systems, which hold nothing that anybody edits.
 const NEVER: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -122,31 +139,92 @@ impl Lookups {
     /// Where a path out of scope leads, by links on it, if that is in scope.
     fn really(&mut self, scope: &Scope, path: &Path) -> Option<PathBuf> {
         let (folder, name) = (path.parent()?, path.file_name()?);
-        let real = match self.real_folders.get(folder) {
-            Some(real) => real,
-            None => {
-                let real = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-                self.real_folders.entry(folder.to_owned()).or_insert(real)
-            }
-        };
-        let real = real.join(name);
+        self.outside(folder).really(scope, name)
+    }
+
+    /// What is known of a folder out of scope. Folders above it are asked first,
+    /// so that each costs one look.
+    fn outside(&mut self, folder: &Path) -> &mut Outside {
+        if !self.outside.contains_key(folder) {
+            let real = match (folder.parent(), folder.file_name()) {
+                (Some(parent), Some(name)) => {
+                    let path = self.outside(parent).real.join(name);
+                    if std::fs::read_link(&path).is_ok() {
+                        std::fs::canonicalize(&path).unwrap_or(path)
+                    } else {
+                        path
+                    }
+                }
+                _ => PathBuf::from("/"),
+            };
+            self.outside.insert(folder.to_owned(), Outside::at(real));
+        }
+        self.outside
+            .entry(folder.to_owned())
+            .or_insert_with(|| Outside::at(folder.to_owned()))
+    }
+
+    /// Names in a folder changed: what was known of it may not hold any more.
+    pub(super) fn forget_folder(&mut self, folder: &Path) {
+        if self.outside.remove(folder).is_some() {
+            self.known.clear();
+        }
+    }
+
+    /// Files were put back: nothing that was known need hold any more.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+        self.outside.clear();
+    }
+}
+
+impl Outside {
+    fn at(real: PathBuf) -> Self {
+        Self {
+            real,
+            asked: 0,
+            links: None,
+        }
+    }
+
+    fn really(&mut self, scope: &Scope, name: &OsStr) -> Option<PathBuf> {
+        let real = self.real.join(name);
         if scope.contains(&real) {
             return Some(real);
         }
-        let target = std::fs::canonicalize(
-            std::fs::read_link(&real)
-                .ok()
-                .map(|link| real.parent().unwrap_or(Path::new("/")).join(link))?,
-        )
-        .ok()?;
-        scope.contains(&target).then_some(target)
+        if let Some(links) = &self.links
+            && !links.contains(name)
+        {
+            return None;
+        }
+        self.asked += 1;
+        if self.asked == ASK_AT_MOST {
+            self.links = links_in(&self.real);
+        }
+        target_in_scope(scope, &real)
     }
+}
 
-    /// Folders changed: what was known of them may not hold any more.
-    pub(super) fn forget(&mut self) {
-        self.known.clear();
-        self.real_folders.clear();
+/// Where a link leads, if that is in scope.
+fn target_in_scope(scope: &Scope, link: &Path) -> Option<PathBuf> {
+    std::fs::read_link(link).ok()?;
+    let target = std::fs::canonicalize(link).ok()?;
+    scope.contains(&target).then_some(target)
+}
+
+/// The links in a folder; `None` if it cannot be listed or is too large.
+fn links_in(folder: &Path) -> Option<HashSet<OsString>> {
+    let mut links = HashSet::new();
+    for (count, entry) in std::fs::read_dir(folder).ok()?.enumerate() {
+        if count == LIST_AT_MOST {
+            return None;
+        }
+        let entry = entry.ok()?;
+        if entry.file_type().ok()?.is_symlink() {
+            links.insert(entry.file_name());
+        }
     }
+    Some(links)
 }
 
 /// The working folder of a process.

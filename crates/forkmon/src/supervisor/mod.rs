@@ -19,14 +19,17 @@ mod inbox;
 mod lookup;
 mod run;
 
+pub use ending::restore_terminal;
+
 use crate::config::Config;
 use crate::events::{Event, Events};
 use crate::guardian::Guardian;
 use crate::messages::Messages;
+use access::LastAccess;
 use anyhow::Context as _;
 use checkpoint::{Costs, Stored};
 use fingerprint::Hasher;
-use inbox::{Doorbell, News};
+use inbox::{Doorbell, News, Timed};
 use journal::{Journal, Mark};
 use lookup::Lookups;
 use run::{Pending, Run};
@@ -35,7 +38,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use timeline::{CheckpointId, Identity, Limits, Timeline};
 use tracee::{Command, End, Program, Report, SpawnError, Stopped, Tid, Tracer};
 
@@ -78,7 +81,7 @@ struct Supervisor<'a> {
     lookups: Lookups,
     /// Where links that the guest followed lead.
     links: HashMap<PathBuf, PathBuf>,
-    last_access: HashMap<PathBuf, Instant>,
+    last_access: HashMap<PathBuf, LastAccess>,
     /// What the last undo left behind, whose events are no edits.
     restored: HashMap<PathBuf, Option<Identity>>,
     stored: BTreeMap<CheckpointId, Stored>,
@@ -96,8 +99,8 @@ struct Supervisor<'a> {
     later: Vec<watch::Batch>,
     /// The bell rang while nobody looked at the news.
     rung_meanwhile: bool,
-    /// The status of the guest's last end.
-    last_status: u8,
+    /// Checkpoints of this line of runs were lost to effects that cannot be undone.
+    lost_to_effects: bool,
 }
 
 /// Runs the guest until forkmon ends; the status to exit with.
@@ -114,9 +117,9 @@ pub fn run(config: &Config, messages: &mut Messages, events: &mut Events) -> any
             kernel.1
         );
     }
-    let terminal = ending::Terminal::as_it_is();
+    ending::remember_terminal();
     let status = supervise(config, messages, events);
-    terminal.put_back();
+    restore_terminal();
     status
 }
 
@@ -183,7 +186,7 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
         dropping: false,
         later: Vec::new(),
         rung_meanwhile: false,
-        last_status: 0,
+        lost_to_effects: false,
         inherited,
         bell,
         inbox,
@@ -404,7 +407,7 @@ impl Supervisor<'_> {
     }
 
     fn read_news(&mut self) -> anyhow::Result<()> {
-        if !self.dropping {
+        if !self.dropping && self.run.age() >= self.config.ignore_delay {
             for batch in std::mem::take(&mut self.later) {
                 self.files_changed(batch)?;
             }
@@ -412,6 +415,11 @@ impl Supervisor<'_> {
         while let Ok(news) = self.inbox.try_recv() {
             match news {
                 News::Files(batch) if self.dropping => self.later.push(batch),
+                News::Files(batch) if self.run.age() < self.config.ignore_delay => {
+                    let left = self.config.ignore_delay - self.run.age();
+                    self.bell.after(left, Timed::Gathered);
+                    self.later.push(batch);
+                }
                 // What a run does that is asked to end does not matter any more.
                 News::Files(_) | News::Noticed(_) if self.quitting.is_some() => {}
                 News::Files(batch) => self.files_changed(batch)?,
@@ -420,7 +428,12 @@ impl Supervisor<'_> {
                     signal,
                     by_terminal,
                 } => self.asked_to_quit(signal, by_terminal),
-                News::Deadline => self.deadline_passed = true,
+                News::Timed(Timed::Deadline) => self.deadline_passed = true,
+                News::Timed(Timed::Gathered) => {
+                    for batch in std::mem::take(&mut self.later) {
+                        self.files_changed(batch)?;
+                    }
+                }
             }
         }
         Ok(())

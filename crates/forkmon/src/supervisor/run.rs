@@ -98,6 +98,11 @@ impl Run {
         self.guest.process()
     }
 
+    /// How long ago it began, whatever stands before its resume.
+    pub(super) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// How long the guest has run, with the part before its resume and without
     /// the time it spent frozen.
     pub(super) fn guest_time(&self) -> Duration {

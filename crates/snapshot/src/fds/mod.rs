@@ -142,6 +142,8 @@ pub(crate) struct FdTable {
     closed: Vec<i32>,
     /// The first number above all that the guest uses.
     above: i32,
+    /// Regular files that are open for writing, by device and inode.
+    pub(crate) written: Vec<(u64, u64)>,
     /// Regular files whose bytes are to be kept.
     pub(crate) held: Vec<HeldFile>,
 }
@@ -221,6 +223,7 @@ impl FdTable {
                 }
                 (libc::S_IFREG, _) => {
                     if entry.is_writable() {
+                        table.written.push((device, inode));
                         table.held.push(HeldFile {
                             path: (metadata.nlink() > 0).then(|| Path::new(&*name).into()),
                             handle: link.into(),
