@@ -9,12 +9,14 @@
 mod epoll;
 mod event;
 mod pipe;
+mod socket;
 
 use crate::procfs::{self, FdInfo};
 use crate::{Guest, Refusal};
 use epoll::Epoll;
 use event::{EventCounter, TimerFd};
 use pipe::Pipe;
+use socket::{Rebound, Sockets};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -27,6 +29,8 @@ use tracee::{Remote, Tid};
 #[derive(Debug, Default)]
 pub struct Inherited {
     files: Vec<(i32, u64, u64)>,
+    /// What all copies of the guest know of each other's sockets.
+    rebound: Rebound,
 }
 
 impl Inherited {
@@ -52,7 +56,10 @@ impl Inherited {
                 files.push((fd, metadata.dev(), metadata.ino()));
             }
         }
-        Ok(Self { files })
+        Ok(Self {
+            files,
+            rebound: Rebound::default(),
+        })
     }
 
     /// Whether a guest's fd is one of these, by the open file description.
@@ -137,6 +144,7 @@ pub(crate) struct FdTable {
     counters: Vec<EventCounter>,
     timers: Vec<TimerFd>,
     pipes: Vec<Pipe>,
+    sockets: Sockets,
     epolls: Vec<Epoll>,
     /// Fds that the image must not hold open.
     closed: Vec<i32>,
@@ -186,6 +194,7 @@ impl FdTable {
         let mut counters = Vec::new();
         let mut timers = Vec::new();
         let mut pipes: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
+        let mut sockets = Vec::new();
         let mut epolls = Vec::new();
         let mut targets = BTreeMap::new();
         for fd in fds(process)? {
@@ -262,7 +271,8 @@ impl FdTable {
                     ));
                 }
                 (libc::S_IFSOCK, _) => {
-                    return Err(Refusal::unsupported("socket", "a socket is open"));
+                    table.closed.push(fd);
+                    sockets.push(entry);
                 }
                 (_, "anon_inode:[eventfd]") => counters.push(entry),
                 (_, "anon_inode:[timerfd]") => timers.push(entry),
@@ -296,6 +306,7 @@ impl FdTable {
                 .push(Pipe::capture(process, group(process, ends)?)?);
         }
         table.pipes.sort_by_key(Pipe::lowest);
+        table.sockets = Sockets::capture(process, sockets, &guest.inherited.rebound)?;
         for group in group(process, epolls)? {
             table.epolls.push(Epoll::capture(process, group, &targets)?);
         }
@@ -343,6 +354,7 @@ impl FdTable {
         for pipe in &self.pipes {
             pipe.restore(process, remote, self.above)?;
         }
+        self.sockets.restore(remote, self.above)?;
         for epoll in &self.epolls {
             epoll.create(remote, self.above)?;
         }

@@ -1,5 +1,7 @@
 //! Every `unsafe` block of this crate, behind safe functions.
 
+pub(crate) mod socket;
+
 use std::io;
 use std::mem::size_of;
 use tracee::Tid;

@@ -1,0 +1,252 @@
+//! A socket without a connection: just made, bound, or listening.
+
+use super::diag::{self, UnixFacts};
+use super::name::{Name, Rebound};
+use super::options::Options;
+use super::{Kind, Source, View, address, dress};
+use crate::fds::{Entry, Fresh};
+use crate::{Refusal, sys};
+use rustix::event::PollFlags;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use tracee::{Remote, Tid};
+
+/// A socket without a connection, as it was.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    entries: Vec<Entry>,
+    kind: Kind,
+    options: Options,
+    mode: u32,
+    name: Option<Name>,
+    /// Of a listening socket.
+    backlog: Option<u32>,
+}
+
+/// States of a TCP socket (net/tcp_states.h).
+const TCP_CLOSE: u8 = 7;
+const TCP_LISTEN: u8 = 10;
+
+/// What shows on a socket that has, or had, anything to do with another.
+const USED: PollFlags = PollFlags::IN
+    .union(PollFlags::PRI)
+    .union(PollFlags::RDHUP)
+    .union(PollFlags::ERR);
+
+/// What `TCP_INFO` says of a socket: its state; of a listening one, how many
+/// connections wait to be accepted, and the backlog.
+fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<(u8, u32, u32)> {
+    let info = sys::socket::option(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    let number = |at: usize| {
+        let bytes = info.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_ne_bytes(bytes))
+    };
+    // `struct tcp_info`: tcpi_state, 7 bytes, and u32s: rto, ato, snd_mss,
+    // rcv_mss, unacked, sacked.
+    match (info.first(), number(24), number(28)) {
+        (Some(state), Some(waiting), Some(backlog)) => Ok((*state, waiting, backlog)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+impl Endpoint {
+    fn new(view: View, name: Option<Name>, backlog: Option<u32>) -> Self {
+        Self {
+            entries: view.entries,
+            kind: view.kind,
+            options: view.options,
+            mode: view.mode,
+            name,
+            backlog,
+        }
+    }
+
+    /// A Unix socket that is not connected.
+    pub(super) fn unix(
+        process: Tid,
+        view: View,
+        facts: &UnixFacts,
+        rebound: &Rebound,
+    ) -> Result<Self, Refusal> {
+        let listens = facts.state == diag::LISTEN;
+        if !listens && facts.state != diag::CLOSE {
+            return Err(view.unsupported(format!("is in state {}", facts.state)));
+        }
+        if facts.peer.is_some() {
+            return Err(view.connected());
+        }
+        if facts.shutdown != 0 {
+            return Err(view.unsupported("is shut down"));
+        }
+        let name = view.name()?;
+        let (waiting, backlog) = facts.queue;
+        if listens && waiting > 0 {
+            return Err(waits(&view, &name));
+        }
+        if !listens && view.ready.intersects(USED) {
+            return Err(view.unsupported("has something waiting"));
+        }
+        if facts.named && view.kind.kind == libc::SOCK_DGRAM {
+            let what = format!("is bound to {}", address::describe(&name));
+            return Err(view.unsupported(what));
+        }
+        let name = if facts.named {
+            Some(Name::unix(process, name, facts.file, rebound)?)
+        } else {
+            None
+        };
+        Ok(Self::new(view, name, listens.then_some(backlog)))
+    }
+
+    /// A socket of IPv4 or IPv6.
+    pub(super) fn internet(view: View) -> Result<Self, Refusal> {
+        match (view.kind.kind, view.kind.protocol) {
+            (libc::SOCK_STREAM, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP) => Self::tcp(view),
+            (libc::SOCK_DGRAM, libc::IPPROTO_UDP) => Self::udp(view),
+            _ => Err(view.unsupported("is open")),
+        }
+    }
+
+    fn tcp(view: View) -> Result<Self, Refusal> {
+        let (state, waiting, backlog) = tcp_info(view.handle.as_fd())
+            .map_err(Refusal::proc("ask a TCP socket for its state"))?;
+        let address = view.name()?;
+        match state {
+            TCP_LISTEN if waiting > 0 => Err(waits(&view, &address)),
+            TCP_LISTEN => {
+                let name = Name::plain(address);
+                Ok(Self::new(view, Some(name), Some(backlog)))
+            }
+            // A new socket shows none of these, one whose connection has ended
+            // at least one.
+            TCP_CLOSE if view.ready.intersects(USED) => {
+                Err(view.connection("that has ended, or was refused,"))
+            }
+            TCP_CLOSE => {
+                let bound = !address::is_unbound(&address);
+                Ok(Self::new(view, bound.then(|| Name::plain(address)), None))
+            }
+            _ => Err(view.connected()),
+        }
+    }
+
+    fn udp(view: View) -> Result<Self, Refusal> {
+        if view.peer().is_some() {
+            return Err(view.connected());
+        }
+        let address = view.name()?;
+        if !address::is_unbound(&address) {
+            let what = format!("is bound to {}", address::describe(&address));
+            return Err(view.unsupported(what));
+        }
+        if view.ready.intersects(USED) {
+            return Err(view.unsupported("has something waiting"));
+        }
+        Ok(Self::new(view, None, None))
+    }
+
+    /// A netlink socket. The kernel is at the other end, and has state of most
+    /// kinds once it was asked something, except for routes.
+    pub(super) fn netlink(view: View) -> Result<Self, Refusal> {
+        let name = view.name()?;
+        if view.peer().is_some_and(|peer| !address::is_unbound(&peer)) {
+            return Err(view.unsupported("is connected"));
+        }
+        if view.ready.intersects(USED) {
+            return Err(view.unsupported("has something waiting"));
+        }
+        if address::is_unbound(&name) {
+            return Ok(Self::new(view, None, None));
+        }
+        // `struct sockaddr_nl`: family, padding, port id, groups.
+        let in_groups = name.get(8..).unwrap_or(&[]).iter().any(|&b| b != 0);
+        if in_groups || view.kind.protocol != libc::NETLINK_ROUTE || listens_to_groups(&view) {
+            return Err(view.unsupported("is in use"));
+        }
+        Ok(Self::new(view, Some(Name::plain(name)), None))
+    }
+
+    pub(super) fn lowest(&self) -> i32 {
+        self.entries.iter().map(|e| e.fd).min().unwrap_or(0)
+    }
+
+    pub(super) fn restore(
+        &self,
+        source: &Source,
+        remote: &mut Remote<'_>,
+        above: i32,
+    ) -> Result<(), Refusal> {
+        let fd = remote.call(
+            "socket",
+            libc::SYS_socket,
+            &[
+                self.kind.family as u64,
+                (self.kind.kind | libc::SOCK_CLOEXEC) as u64,
+                self.kind.protocol as u64,
+            ],
+        )?;
+        let mut fresh = Fresh { fd: fd as i32 };
+        let handle = source.duplicate(fresh.fd)?;
+        dress(
+            handle.as_fd(),
+            &self.options,
+            self.mode,
+            self.entries[0].status_flags(),
+        )?;
+        if let Some(name) = &self.name {
+            self.bind(name, remote, fresh.fd, handle.as_fd())?;
+        }
+        drop(handle);
+        if self.entries.iter().all(|e| e.fd != fresh.fd) {
+            fresh = fresh.lift(remote, above)?;
+        }
+        fresh.place(remote, &self.entries)
+    }
+
+    fn bind(
+        &self,
+        name: &Name,
+        remote: &mut Remote<'_>,
+        fd: i32,
+        handle: BorrowedFd<'_>,
+    ) -> Result<(), Refusal> {
+        let reuse = |value: i32| {
+            sys::socket::set_option(
+                handle,
+                libc::SOL_SOCKET,
+                libc::SO_REUSEADDR,
+                &value.to_ne_bytes(),
+            )
+            .map_err(Refusal::proc("let a socket reuse its address"))
+        };
+        let internet = matches!(self.kind.family, libc::AF_INET | libc::AF_INET6);
+        if internet {
+            // Connections of the run before may linger on the port.
+            reuse(1)?;
+        }
+        name.bind(remote, fd, handle)?;
+        if let Some(backlog) = self.backlog {
+            // By the copy itself: who listens is who the peers see
+            // (SO_PEERCRED).
+            remote.call("listen", libc::SYS_listen, &[fd as u64, u64::from(backlog)])?;
+        }
+        if internet && !self.options.reuses_its_address() {
+            reuse(0)?;
+        }
+        Ok(())
+    }
+}
+
+fn waits(view: &View, address: &[u8]) -> Refusal {
+    view.connection(format!(
+        "that waits to be accepted at {}",
+        address::describe(address)
+    ))
+}
+
+fn listens_to_groups(view: &View) -> bool {
+    const SOL_NETLINK: i32 = 270;
+    const NETLINK_LIST_MEMBERSHIPS: i32 = 9;
+    sys::socket::option(view.handle.as_fd(), SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS)
+        .map_or(true, |groups| groups.iter().any(|&b| b != 0))
+}
