@@ -75,3 +75,14 @@ pub(crate) fn ignore_terminal_output_stop() {
         libc::signal(libc::SIGTTOU, libc::SIG_IGN);
     }
 }
+
+/// Whether this process ignores a signal.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    // SAFETY: with no new action, sigaction only fills in the old one, for which
+    // all bytes zero is a valid value to begin with.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}

@@ -79,6 +79,15 @@ fn stop_others(tracer: &mut Tracer, guest: &Guest, held: &mut Vec<Held>) -> Resu
         if missing.is_empty() {
             return Ok(());
         }
+        if missing.contains(&guest.process) {
+            // A first thread that has ended says nothing more until the last one
+            // has, and would be waited for in vain.
+            let stat = procfs::stat(guest.process)
+                .map_err(Refusal::proc("read the state of the guest's first thread"))?;
+            if stat.state == 'Z' {
+                return Err(leader_ended());
+            }
+        }
         for tid in &missing {
             match tracer.interrupt(*tid) {
                 // One that has not been seen yet is stopping by itself.
@@ -142,6 +151,10 @@ fn check(guest: &Guest, held: &[Held]) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+fn leader_ended() -> Refusal {
+    Refusal::unsupported("leader-ended", "the guest's first thread has ended")
 }
 
 fn holds_record_locks(process: Tid) -> Result<bool, Refusal> {

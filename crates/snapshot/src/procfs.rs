@@ -47,17 +47,18 @@ pub(crate) fn memory_pages(process: Tid) -> io::Result<(u64, u64)> {
 /// What `/proc/PID/stat` says, as far as it matters here.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(crate) struct Stat {
+    /// `R`, `S`, `t`, `Z`, …
+    pub(crate) state: char,
     pub(crate) group: i32,
-    pub(crate) session: i32,
 }
 
 /// Parses `/proc/PID/stat`. The name in it may hold anything, also `)`.
 pub(crate) fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(2);
+    let mut fields = rest.split_ascii_whitespace();
     Some(Stat {
-        group: fields.next()?.parse().ok()?,
-        session: fields.next()?.parse().ok()?,
+        state: fields.next()?.chars().next()?,
+        group: fields.nth(1)?.parse().ok()?,
     })
 }
 
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn stat_with_a_hostile_name() {
         let stat = parse_stat("12 (a) R 1 (b)) S 1 34 56 0 -1 4194560").unwrap();
-        assert_eq!((stat.group, stat.session), (34, 56));
+        assert_eq!((stat.state, stat.group), ('S', 34));
         assert_eq!(parse_stat("12 (a"), None);
         assert_eq!(parse_stat("12 (a) S 1"), None);
     }

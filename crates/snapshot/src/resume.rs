@@ -1,7 +1,7 @@
 //! Bringing a frozen guest back.
 
 use crate::thread::ThreadState;
-use crate::{Guest, Image, Refusal, sys};
+use crate::{Guest, Image, Refusal, procfs, sys};
 use std::fs;
 use tracee::{Program, Remote, Stopped, Tid, Tracer};
 
@@ -42,8 +42,7 @@ impl Image {
         let process = copy.tid();
         let built = self.build(tracer, copy, identity_calls);
         if built.is_err() {
-            tracee::kill_task(process, libc::SIGKILL);
-            let _ = tracer.reap(process);
+            destroy(tracer, process);
         }
         built
     }
@@ -132,6 +131,18 @@ impl Image {
         }
         threads.insert(0, first.restore(leader, process, None)?);
         Ok(Resumed { guest, threads })
+    }
+}
+
+/// Kills and reaps a half-built copy. Its further threads come first: the end of
+/// the first one is reported when no other is left.
+fn destroy(tracer: &mut Tracer, process: Tid) {
+    tracee::kill_task(process, libc::SIGKILL);
+    let threads = procfs::threads(process).unwrap_or_default();
+    let others = threads.into_iter().filter(|tid| *tid != process);
+    for tid in others.chain([process]) {
+        // Only waitpid itself could fail, and then nothing can be reaped.
+        let _ = tracer.reap(tid);
     }
 }
 

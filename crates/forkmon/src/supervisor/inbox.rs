@@ -87,7 +87,12 @@ impl Doorbell {
 
     /// Hands over the signals that end forkmon.
     pub(super) fn listen_for_signals(&self) -> std::io::Result<()> {
-        let mut signals = SignalsInfo::<WithOrigin>::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
+        let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT];
+        // Under nohup a hangup is to be ignored, by the guest too.
+        if !crate::sys::is_ignored(SIGHUP) {
+            wanted.push(SIGHUP);
+        }
+        let mut signals = SignalsInfo::<WithOrigin>::new(wanted)?;
         let bell = self.clone();
         std::thread::Builder::new()
             .name("signals".into())

@@ -124,10 +124,14 @@ pub fn robust_list(thread: Tid) -> io::Result<(u64, u64)> {
 pub fn children_of_task(process: Tid) -> io::Result<Vec<Tid>> {
     let mut children = Vec::new();
     for task in std::fs::read_dir(Path::new(&format!("/proc/{process}/task")))? {
-        let path = task?.path().join("children");
+        let task = task?;
+        let is_first = task.file_name().to_str() == Some(process.to_string().as_str());
+        let path = task.path().join("children");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            // A thread that has just ended; or a kernel without the file
+            // (CONFIG_PROC_CHILDREN), which then says nothing of the first one.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !is_first => continue,
             Err(e) => return Err(e),
         };
         children.extend(
