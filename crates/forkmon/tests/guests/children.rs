@@ -123,3 +123,17 @@ fn the_children_of_a_dropped_run_are_gone() {
     assert!(sleepers(&forkmon).len() <= 3, "{:?}", sleepers(&forkmon));
     forkmon.finish();
 }
+
+#[test]
+fn a_guest_that_becomes_another_program_resumes() {
+    let perl = require_guest!("perl");
+    let project = Project::new("exec")
+        .file("settings.txt", "s\n")
+        .file("late.txt", "one\n");
+    let guest = project.perl("print 'late ', slurp('late.txt'), \"\\n\";");
+    let script = format!(
+        "read word < settings.txt; echo $word; exec {} {guest}",
+        perl.as_str()
+    );
+    Scenario::new(project, &["sh", "-c", &script], "late.txt").check("two\n", "three\n");
+}

@@ -238,3 +238,28 @@ fn a_thread_in_vfork_delays_nobody() {
     }
     forkmon.finish();
 }
+
+/// A container's policy may refuse what forkmon needs: that is one error, which
+/// names the cause.
+#[test]
+fn a_sandbox_that_refuses_ptrace_or_seccomp_is_one_clear_error() {
+    require_guest!("cc");
+    for what in ["ptrace", "seccomp"] {
+        let project = Project::new("refused");
+        let refuse = build_c("refuse.c", &project.beside(), &[]);
+        let mut forkmon = project
+            .launch(&["echo", "hello"])
+            .option("--once")
+            .through(&[&refuse, what])
+            .start();
+        assert_eq!(forkmon.wait_end(), 125, "{what}");
+        let messages = forkmon.messages();
+        assert!(
+            messages.lines().count() == 1
+                && messages.starts_with("[forkmon]")
+                && messages.contains(what),
+            "{messages}"
+        );
+        assert_eq!(forkmon.output(), "", "the guest must not run half observed");
+    }
+}

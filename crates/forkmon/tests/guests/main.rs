@@ -21,5 +21,6 @@ mod perl;
 mod python;
 mod ruby;
 mod static_c;
+mod stress;
 mod tcc;
 mod threads;
