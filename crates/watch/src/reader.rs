@@ -16,17 +16,32 @@ use rustix::io::Errno;
 use crate::Error;
 use crate::inotify::Inotify;
 use crate::pending::Batch;
-use crate::state::State;
+use crate::state::{Heard, State};
 
 /// Room for about two thousand events, which take well under a millisecond to
 /// take in: for so long the state is locked at most.
 const BUFFER: usize = 64 * 1024;
+
+/// The size of `struct inotify_event`, and what a name is rounded up to in it
+/// (`fs/notify/inotify/inotify_user.c`).
+const EVENT: usize = 16;
+
+/// An event with the longest name, and what the buffer may lose to alignment.
+const LARGEST_EVENT: usize = EVENT + 256 + EVENT;
 
 /// How many paths are walked again before others may have the lock.
 const REFRESH: usize = 64;
 
 /// While the queue never runs empty, what is due is delivered this often.
 const STORM: Duration = Duration::from_millis(50);
+
+/// In a row of events that are noise, the reader is woken no more often than
+/// this. The kernel merges many of them meanwhile.
+const NOISE_PAUSE: Duration = Duration::from_millis(1);
+
+/// So long a row of noise it takes: a save makes some noise, too, and is not to
+/// be delayed.
+const NOISE_ROW: u32 = 32;
 
 /// How often the reader stands back for somebody who wants the lock.
 const YIELDS: usize = 100;
@@ -91,8 +106,14 @@ impl<N: FnMut(&Path), D: FnMut(Batch)> Reader<N, D> {
     /// Runs until it is told to stop.
     pub(crate) fn run(mut self) {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
+        let mut noise = 0;
         while !self.shared.stopping.load(Ordering::Acquire) {
-            let result = self.wait().and_then(|()| self.drain(&mut buffer));
+            let pause = noise >= NOISE_ROW;
+            let result = self.wait(pause).and_then(|()| self.drain(&mut buffer));
+            noise = match result {
+                Ok(Heard::Noise) => noise.saturating_add(1),
+                _ => 0,
+            };
             if let Err(error) = result {
                 (self.deliver)(Batch {
                     touches: Vec::new(),
@@ -112,20 +133,29 @@ impl<N: FnMut(&Path), D: FnMut(Batch)> Reader<N, D> {
     }
 
     /// Waits for an event, for the order to stop, or until something is due.
-    fn wait(&self) -> Result<(), Error> {
+    /// With `pause` events are ignored for a moment.
+    fn wait(&self, pause: bool) -> Result<(), Error> {
         let next = self.shared.lock_as_reader().next_plan();
-        let timeout = next.map(|at| {
-            let wait = at.saturating_duration_since(Instant::now());
+        let next = next.map(|at| at.saturating_duration_since(Instant::now()));
+        if pause && next.is_none_or(|next| next > NOISE_PAUSE) {
+            return self.poll(false, Some(NOISE_PAUSE));
+        }
+        self.poll(true, next)
+    }
+
+    fn poll(&self, events: bool, wait: Option<Duration>) -> Result<(), Error> {
+        let timeout = wait.map(|wait| {
             Timespec::try_from(wait).unwrap_or(Timespec {
                 tv_sec: i64::from(u32::MAX),
                 tv_nsec: 0,
             })
         });
         let mut fds = [
-            PollFd::new(&self.shared.inotify, PollFlags::IN),
             PollFd::new(&self.shared.stop, PollFlags::IN),
+            PollFd::new(&self.shared.inotify, PollFlags::IN),
         ];
-        match poll(&mut fds, timeout.as_ref()) {
+        let asked = if events { &mut fds[..] } else { &mut fds[..1] };
+        match poll(asked, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(Error::Start {
                 step: "poll",
@@ -135,7 +165,7 @@ impl<N: FnMut(&Path), D: FnMut(Batch)> Reader<N, D> {
     }
 
     /// Takes in events until none is left, or for a while.
-    fn drain(&mut self, buffer: &mut [MaybeUninit<u8>]) -> Result<(), Error> {
+    fn drain(&mut self, buffer: &mut [MaybeUninit<u8>]) -> Result<Heard, Error> {
         let begun = Instant::now();
         loop {
             let (empty, noticed) = {
@@ -153,13 +183,13 @@ impl<N: FnMut(&Path), D: FnMut(Batch)> Reader<N, D> {
                 }
             }
             if empty || begun.elapsed() > STORM || self.shared.stopping.load(Ordering::Acquire) {
-                return Ok(());
+                return Ok(self.shared.lock_as_reader().take_heard());
             }
         }
     }
 }
 
-/// Takes in what one read(2) yields; true if the queue was empty. The lock is
+/// Takes in what one read(2) yields; true if the queue was empty then. The lock is
 /// held over the read, so that whoever finds the queue empty under the lock
 /// knows that nothing is between the queue and the state.
 fn read_once(
@@ -169,19 +199,18 @@ fn read_once(
 ) -> Result<bool, Error> {
     let before = Instant::now();
     let mut now = None;
+    let mut used = 0;
     let mut events = EventReader::new(inotify.as_fd(), buffer);
     loop {
         match events.next() {
             Ok(event) => {
                 let now = *now.get_or_insert_with(Instant::now);
                 let name = event.file_name().map(std::ffi::CStr::to_bytes);
+                used += EVENT + name.map_or(0, |name| name.len() + EVENT);
                 state.event(event.wd(), event.events(), name, now);
             }
             Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => {
-                state.drained(before);
-                return Ok(true);
-            }
+            Err(Errno::AGAIN) => break,
             Err(errno) => {
                 return Err(Error::Read {
                     source: errno.into(),
@@ -189,7 +218,14 @@ fn read_once(
             }
         }
         if events.is_buffer_empty() {
-            return Ok(false);
+            // A read ends when the queue is empty or the next event does not
+            // fit. Where the largest would have fitted, it was empty.
+            if used + LARGEST_EVENT > BUFFER {
+                return Ok(false);
+            }
+            break;
         }
     }
+    state.drained(before);
+    Ok(true)
 }

@@ -31,6 +31,16 @@ const NAMES: ReadFlags = ReadFlags::CREATE
     .union(ReadFlags::MOVED_FROM)
     .union(ReadFlags::MOVED_TO);
 
+/// What a number of events amounted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Nothing,
+    /// Events on other names, and more writes to files already being written.
+    Noise,
+    /// A burst has begun on a path, or a file was closed or exchanged.
+    News,
+}
+
 #[derive(Debug)]
 struct Entry {
     path: Arc<Path>,
@@ -58,6 +68,8 @@ pub(crate) struct State {
     drained_at: Instant,
     /// No path is due before this.
     next_plan: Option<Instant>,
+    /// What has come in since this was last asked.
+    heard: Heard,
     /// Paths on which a burst has begun; kept only if somebody asks.
     noticed: Option<Vec<Arc<Path>>>,
     /// Kept from event to event, so that an event allocates nothing.
@@ -79,6 +91,7 @@ impl State {
             error: None,
             drained_at: Instant::now(),
             next_plan: None,
+            heard: Heard::Nothing,
             noticed: notice.then(Vec::new),
             hits: Vec::new(),
             listed: Vec::new(),
@@ -172,6 +185,9 @@ impl State {
             self.overflow(now);
             return;
         }
+        if self.heard == Heard::Nothing {
+            self.heard = Heard::Noise;
+        }
         let mut hits = std::mem::take(&mut self.hits);
         let mut listed = std::mem::take(&mut self.listed);
         match name {
@@ -235,6 +251,11 @@ impl State {
             .as_mut()
             .map(std::mem::take)
             .unwrap_or_default()
+    }
+
+    /// What has come in since the last call.
+    pub(crate) fn take_heard(&mut self) -> Heard {
+        std::mem::replace(&mut self.heard, Heard::Nothing)
     }
 
     /// Until when nothing will be due, unless an event comes.
@@ -364,6 +385,7 @@ impl State {
     fn touch(&mut self, id: PathId, sign: Sign, now: Instant) {
         let quiet_before = self.drained_at;
         let pending = self.pending.entry(id).or_insert_with(|| {
+            self.heard = Heard::News;
             if let Some(noticed) = &mut self.noticed
                 && let Some(Some(entry)) = self.paths.get(id.0 as usize)
             {
@@ -371,6 +393,9 @@ impl State {
             }
             Pending::new(now, quiet_before)
         });
+        if sign != Sign::Written {
+            self.heard = Heard::News;
+        }
         pending.add(sign, now);
         self.plan_by(now + self.options.settle);
     }

@@ -1,4 +1,5 @@
-//! Files and folders that are to be found under a second path by a bind mount.
+//! Files and folders that are to be found under a second path by a bind mount,
+//! and such that go with their file system.
 
 mod common;
 
@@ -9,12 +10,12 @@ use std::process::Command;
 
 use common::{World, in_own_namespace, patient};
 
-/// A bind mount; taken away before the temporary folder is removed.
-struct Bind(PathBuf);
+/// A mount; taken away before the temporary folder is removed.
+struct Mount(PathBuf);
 
-fn bind(from: &Path, to: &Path) -> Bind {
+fn mount(how: &[&str], from: &Path, to: &Path) -> Mount {
     let mounted = Command::new("mount")
-        .arg("--bind")
+        .args(how)
         .args([from, to])
         .status()
         .is_ok_and(|status| status.success());
@@ -24,10 +25,14 @@ fn bind(from: &Path, to: &Path) -> Bind {
         from.display(),
         to.display()
     );
-    Bind(to.to_owned())
+    Mount(to.to_owned())
 }
 
-impl Drop for Bind {
+fn bind(from: &Path, to: &Path) -> Mount {
+    mount(&["--bind"], from, to)
+}
+
+impl Drop for Mount {
     fn drop(&mut self) {
         let unmounted = Command::new("umount").arg(&self.0).status();
         assert!(unmounted.is_ok_and(|status| status.success()));
@@ -93,6 +98,26 @@ fn a_mounted_folder_itself_shows_its_attributes() {
             let bound = world.watch("bound");
             fs::set_permissions(world.path("real"), fs::Permissions::from_mode(0o750)).unwrap();
             world.wait_for(&bound);
+        },
+    );
+}
+
+#[test]
+fn an_unmounted_file_system_touches_what_was_on_it() {
+    in_own_namespace(
+        "an_unmounted_file_system_touches_what_was_on_it",
+        "true",
+        || {
+            let world = World::new(patient());
+            fs::create_dir(world.path("dir")).unwrap();
+            let mounted = mount(&["-t", "tmpfs"], Path::new("none"), &world.path("dir"));
+            world.write("dir/f", "one");
+            let f = world.watch("dir/f");
+            drop(mounted);
+            assert_eq!(world.wait_for(&f), None);
+            world.clear();
+            world.write("dir/f", "two");
+            assert_eq!(world.wait_for(&f).as_deref(), Some(&b"two"[..]));
         },
     );
 }
