@@ -2,8 +2,9 @@
 
 use crate::fds::FdTable;
 use crate::thread::ThreadState;
-use crate::{Guest, procfs};
+use crate::{Guest, Refusal, procfs};
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use tracee::{Stopped, Tid, Tracer};
 
 /// What [`Image::new`] is made of.
@@ -99,6 +100,24 @@ impl Image {
     #[must_use]
     pub fn may_write(&self, device: u64, inode: u64) -> bool {
         self.files.written.contains(&(device, inode))
+    }
+
+    /// The files of Unix sockets that the guest has bound. A resume removes them
+    /// and makes them anew, since only binding makes such a file. Whoever keeps
+    /// account of files that change removes them before, by
+    /// [`remove_socket_file`](Self::remove_socket_file), and has seen both steps.
+    #[must_use]
+    pub fn socket_files(&self) -> Vec<PathBuf> {
+        self.files.socket_files()
+    }
+
+    /// Removes one of [`socket_files`](Self::socket_files), if it is there.
+    ///
+    /// # Errors
+    ///
+    /// `socket-rebind` if somebody put another file in its place, which stays.
+    pub fn remove_socket_file(&self, path: &Path) -> Result<(), Refusal> {
+        self.files.remove_socket_file(path)
     }
 
     /// Notes that the process is gone and reaped.

@@ -171,6 +171,17 @@ fn halves_that_are_shut_down_and_ends_that_are_closed() {
 }
 
 #[test]
+fn pairs_that_are_full() {
+    replay_alone("full_pair", &[]).assert_same(&[
+        "bytes: all, 0 wrong",
+        "blocks: all, 0 wrong",
+        "the other way: all, 0 wrong",
+        "large: all, 0 wrong",
+        "room again: 1",
+    ]);
+}
+
+#[test]
 fn an_event_loop_that_wakes_itself_up() {
     replay_alone("self_pipe", &[]).assert_same(&[
         "1 ready",
@@ -285,13 +296,8 @@ fn a_port_that_another_took_is_a_refusal_at_the_resume() {
         }
     });
     first.unwrap().join().unwrap();
-    let taken = loop {
-        // The killed server's connections linger for a moment.
-        match TcpListener::bind(("127.0.0.1", port)) {
-            Ok(listener) => break listener,
-            Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::AddrInUse),
-        }
-    };
+    // Both set SO_REUSEADDR, so that lingering connections are no matter.
+    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let refusal = driver.resume(&mut image).unwrap_err();
     assert_eq!(refusal.code(), "socket-rebind");
     let text = refusal.to_string();
@@ -344,10 +350,15 @@ fn a_path_that_somebody_put_something_else_at_is_left_alone() {
     let inode = path.metadata().unwrap().ino();
     let refusal = driver.resume(&mut image).unwrap_err();
     assert_eq!(refusal.code(), "socket-rebind", "{refusal}");
+    image.remove_socket_file(&path).unwrap_err();
     assert_eq!(path.metadata().unwrap().ino(), inode);
     drop(others);
     std::fs::rename(&kept, &path).unwrap();
+    assert_eq!(image.socket_files(), [path.as_path()]);
+    image.remove_socket_file(&path).unwrap();
+    assert!(!path.exists());
     driver.resume(&mut image).unwrap();
+    assert!(path.metadata().unwrap().file_type().is_socket());
     driver.kill();
     driver.discard(image);
 }
@@ -357,14 +368,14 @@ fn sockets_that_are_not_connected_are_used_after_the_resume() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let servant = std::thread::spawn(move || {
-        for _ in 0..4 {
+        for _ in 0..8 {
             let (mut stream, _) = listener.accept().unwrap();
             let mut text = [0; 5];
             stream.read_exact(&mut text).unwrap();
             stream.write_all(&text).unwrap();
         }
     });
-    replay_alone("fresh", &[&port]).assert_same(&[
+    let lines = [
         "tcp: flags 802, no delay 1, send buffer 60000",
         "patience: 20.000000",
         "heard hello",
@@ -372,7 +383,10 @@ fn sockets_that_are_not_connected_are_used_after_the_resume() {
         "unix: 1 2 5",
         "bound: the same port 1, reuse 0",
         "link: type 16",
-    ]);
+    ];
+    replay_alone("fresh", &[&port]).assert_same(&lines);
+    // A netlink socket that has asked something keeps its address.
+    replay_alone("fresh", &[&port, "asked"]).assert_same(&lines);
     servant.join().unwrap();
 }
 

@@ -328,6 +328,16 @@ impl FdTable {
         });
     }
 
+    /// The files that sockets are bound to.
+    pub(crate) fn socket_files(&self) -> Vec<PathBuf> {
+        self.sockets.files().map(Into::into).collect()
+    }
+
+    /// Removes the file that a socket was bound to.
+    pub(crate) fn remove_socket_file(&self, path: &Path) -> Result<(), Refusal> {
+        self.sockets.remove_file(path)
+    }
+
     /// Closes in an image what it must not hold.
     pub(crate) fn close_in_image(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
         let mut closed = self.closed.clone();

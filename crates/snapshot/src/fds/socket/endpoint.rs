@@ -166,6 +166,10 @@ impl Endpoint {
         Ok(Self::new(view, Some(Name::plain(name)), None))
     }
 
+    pub(super) fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
     pub(super) fn lowest(&self) -> i32 {
         self.entries.iter().map(|e| e.fd).min().unwrap_or(0)
     }

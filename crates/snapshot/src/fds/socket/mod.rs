@@ -21,6 +21,7 @@ use super::Entry;
 use crate::{Refusal, sys};
 use diag::{Diag, UnixFacts};
 use endpoint::Endpoint;
+use name::Name;
 use options::Options;
 use pair::Pair;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,6 +29,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use tracee::{Remote, Tid};
 
 pub(super) use name::Rebound;
@@ -276,6 +278,26 @@ impl Sockets {
         // In this order most numbers come out right by themselves.
         sockets.sort_by_key(Socket::lowest);
         Ok(Self(sockets))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &Name> {
+        self.0.iter().filter_map(|socket| match socket {
+            Socket::Endpoint(endpoint) => endpoint.name(),
+            Socket::Pair(_) => None,
+        })
+    }
+
+    /// The files that sockets are bound to.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.names().filter_map(Name::file)
+    }
+
+    /// Removes the file that a socket was bound to, if it still is that.
+    pub(super) fn remove_file(&self, path: &Path) -> Result<(), Refusal> {
+        match self.names().find(|name| name.file() == Some(path)) {
+            Some(name) => name.clear(),
+            None => Ok(()),
+        }
     }
 
     /// Makes the sockets anew in a copy that has none of them.

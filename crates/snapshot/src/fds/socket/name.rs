@@ -10,7 +10,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -123,6 +123,21 @@ impl Name {
         })
     }
 
+    /// The file that it is, if it is one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
+    }
+
+    /// Makes room for a file to be bound to.
+    pub(super) fn clear(&self) -> Result<(), Refusal> {
+        match &self.file {
+            Some(file) => file
+                .clear()
+                .map_err(|why| Refusal::unsupported("socket-rebind", why)),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn describe(&self) -> String {
         address::describe(&self.address)
     }
@@ -140,8 +155,7 @@ impl Name {
         let Some(file) = &self.file else {
             return sys::socket::bind(socket, &self.address).map_err(|e| self.refusal(&e));
         };
-        file.clear()
-            .map_err(|why| Refusal::unsupported("socket-rebind", why))?;
+        self.clear()?;
         let at = remote.scratch()?.0;
         remote.memory().write(at, &self.address)?;
         let bound = remote.call(
@@ -190,20 +204,20 @@ impl FileName {
         fs::remove_file(&self.path).map_err(|e| format!("{path} cannot be removed: {e}"))
     }
 
-    /// Gives the new file the mode and owner of the former one, and remembers it.
+    /// Remembers the new file, and gives it the owner and mode of the former one.
     fn dress(&self) -> io::Result<()> {
-        let mut metadata = fs::symlink_metadata(&self.path)?;
+        let metadata = fs::symlink_metadata(&self.path)?;
         if !metadata.file_type().is_socket() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        self.rebound.insert(&self.path, Identity::of(&metadata));
         if (metadata.uid(), metadata.gid()) != self.owner {
-            std::os::unix::fs::lchown(&self.path, Some(self.owner.0), Some(self.owner.1))?;
-            metadata = fs::symlink_metadata(&self.path)?;
+            let (user, group) = self.owner;
+            lchown(&self.path, Some(user), Some(group))?;
         }
         if metadata.mode() & 0o7777 != self.mode {
             fs::set_permissions(&self.path, fs::Permissions::from_mode(self.mode))?;
         }
-        self.rebound.insert(&self.path, Identity::of(&metadata));
         Ok(())
     }
 }
