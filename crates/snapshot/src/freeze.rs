@@ -4,6 +4,7 @@ use crate::fds::{FdTable, HeldFile};
 use crate::image::{Image, ImageParts};
 use crate::procfs;
 use crate::thread::{self, ThreadState};
+use crate::timers::Timers;
 use crate::{Guest, Hazard, Refusal};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -134,36 +135,11 @@ fn check(guest: &Guest, held: &[Held]) -> Result<(), Refusal> {
             "the guest has a child process",
         ));
     }
-    if guest.hazards.contains(&Hazard::PosixTimers) {
-        let timers = fs::read_to_string(format!("/proc/{}/timers", guest.process))
-            .map_err(Refusal::proc("read the guest's timers"))?;
-        if !timers.trim().is_empty() {
-            return Err(Refusal::unsupported(
-                "posix-timers",
-                "the guest has POSIX timers",
-            ));
-        }
-    }
-    if guest.hazards.contains(&Hazard::RecordLocks) && holds_record_locks(guest.process)? {
-        return Err(Refusal::unsupported(
-            "record-locks",
-            "the guest holds POSIX record locks",
-        ));
-    }
     Ok(())
 }
 
 fn leader_ended() -> Refusal {
     Refusal::unsupported("leader-ended", "the guest's first thread has ended")
-}
-
-fn holds_record_locks(process: Tid) -> Result<bool, Refusal> {
-    let locks = fs::read_to_string("/proc/locks").map_err(Refusal::proc("read /proc/locks"))?;
-    let process = process.to_string();
-    Ok(locks.lines().any(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        fields.any(|f| f == "POSIX") && fields.any(|f| f == process)
-    }))
 }
 
 /// The mappings that the live run would write through into the image.
@@ -290,13 +266,8 @@ fn freeze_stopped(
         hold(file).map_err(|why| Refusal::unsupported("open-file-not-kept", why))?;
     }
     let leader = index_of(held, process)?;
-    let timers = guest.hazards.contains(&Hazard::IntervalTimers);
     let (image, timers) = with_remote(tracer, guest, held, leader, |remote, guest| {
-        let timers = if timers {
-            interval_timers(remote)?
-        } else {
-            Vec::new()
-        };
+        let timers = Timers::capture(remote, guest)?;
         let child = remote.clone(libc::CLONE_PARENT as u64, 0, 0)?;
         let image = settle(remote.tracer(), guest, child, &files)?;
         Ok((image, timers))
@@ -321,21 +292,6 @@ fn capture_after_asking(
     with_remote(tracer, guest, held, index, |remote, guest| {
         thread::ask(remote, guest.facts.entry(tid).or_default())
     })
-}
-
-/// The three interval timers that are armed, as `struct itimerval`.
-fn interval_timers(remote: &mut Remote<'_>) -> Result<Vec<(u64, [u8; 32])>, Refusal> {
-    let mut timers = Vec::new();
-    for which in 0..3 {
-        let at = remote.scratch()?.0;
-        remote.call("getitimer", libc::SYS_getitimer, &[which, at.0])?;
-        let mut value = [0; 32];
-        remote.memory().read(at, &mut value)?;
-        if value[16..] != [0; 16] {
-            timers.push((which, value));
-        }
-    }
-    Ok(timers)
 }
 
 /// Makes a frozen image of a new-born copy: out of the way of signals for the

@@ -19,8 +19,12 @@ pub enum Hazard {
     PosixTimers,
     /// mmap with MAP_SHARED of something writable, or shmat.
     SharedMappings,
-    /// fcntl with F_SETLK: POSIX record locks, which fork does not copy.
-    RecordLocks,
+    /// semget or msgget: System V semaphores and queues, which keep what the
+    /// dropped run did to them.
+    SystemV,
+    /// A futex with priority inheritance, whose word in memory holds the
+    /// kernel's thread id.
+    PriorityInheritance,
     /// The guest installed a seccomp filter of its own, which could refuse the
     /// calls that are injected.
     OwnFilter,
@@ -34,6 +38,13 @@ pub enum Hazard {
 }
 
 impl Hazard {
+    /// Whether the process accesses files in a way that its tracer does not see
+    /// or misreads from now on.
+    #[must_use]
+    pub fn hides_accesses(self) -> bool {
+        matches!(self, Hazard::OtherNamespace | Hazard::ForeignCalls)
+    }
+
     /// The refusal of a hazard that there is no closer look for.
     pub(crate) fn refusal(self) -> Option<Refusal> {
         let (code, what) = match self {
@@ -48,6 +59,14 @@ impl Hazard {
             Hazard::ForeignCalls => (
                 "foreign-calls",
                 "the guest makes system calls of another architecture (i386 or x32)",
+            ),
+            Hazard::SystemV => (
+                "system-v",
+                "the guest uses System V semaphores or message queues",
+            ),
+            Hazard::PriorityInheritance => (
+                "priority-inheritance",
+                "the guest uses futexes with priority inheritance",
             ),
             Hazard::Tracing => ("guest-traces", "the guest traces processes by itself"),
             _ => return None,
@@ -124,6 +143,7 @@ impl Guest {
             Hazard::PosixTimers,
             Hazard::SharedMappings,
             Hazard::ForeignCalls,
+            Hazard::PriorityInheritance,
         ] {
             self.hazards.remove(&gone);
         }

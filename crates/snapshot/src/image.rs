@@ -2,6 +2,7 @@
 
 use crate::fds::FdTable;
 use crate::thread::ThreadState;
+use crate::timers::Timers;
 use crate::{Guest, Refusal, procfs};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ pub(crate) struct ImageParts {
     pub(crate) threads: Vec<ThreadState>,
     pub(crate) files: FdTable,
     pub(crate) shared_pending: Vec<libc::siginfo_t>,
-    pub(crate) timers: Vec<(u64, [u8; 32])>,
+    pub(crate) timers: Timers,
 }
 
 /// A process that never runs, with what is needed to bring its guest back. It
@@ -31,7 +32,7 @@ pub struct Image {
     pub(crate) threads: Vec<ThreadState>,
     pub(crate) files: FdTable,
     pub(crate) shared_pending: Vec<libc::siginfo_t>,
-    pub(crate) timers: Vec<(u64, [u8; 32])>,
+    pub(crate) timers: Timers,
     pub(crate) group: i32,
     pub(crate) oom_score: Option<String>,
     resident_bytes: u64,

@@ -25,7 +25,8 @@
 //!   those and the kernel's.
 //!
 //! This crate does not know what a watched file is, nor when a checkpoint is
-//! worth its cost. What fork does not copy is listed in `docs/state.md`.
+//! worth its cost. What cannot be brought back is listed in
+//! `docs/limits.md`.
 
 mod fds;
 mod freeze;
@@ -37,6 +38,7 @@ mod refusal;
 mod resume;
 mod sys;
 mod thread;
+mod timers;
 
 pub use fds::{HeldFile, Inherited};
 pub use freeze::{Frozen, freeze};

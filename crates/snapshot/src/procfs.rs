@@ -96,6 +96,8 @@ pub(crate) struct FdInfo {
     pub(crate) event_count: Option<u64>,
     pub(crate) timer: Timer,
     pub(crate) targets: Vec<EpollTarget>,
+    /// A lock of any kind is held through it.
+    pub(crate) locked: bool,
 }
 
 fn pair(text: &str) -> Option<(i64, i64)> {
@@ -145,6 +147,7 @@ pub(crate) fn parse_fdinfo(text: &str) -> Option<FdInfo> {
             "ticks" => info.timer.ticks = value.parse().ok()?,
             "it_value" => info.timer.value = pair(value)?,
             "it_interval" => info.timer.interval = pair(value)?,
+            "lock" => info.locked = true,
             "tfd" => info.targets.push(parse_target(line)?),
             _ => {}
         }
@@ -155,6 +158,71 @@ pub(crate) fn parse_fdinfo(text: &str) -> Option<FdInfo> {
 pub(crate) fn fdinfo(process: Tid, fd: i32) -> io::Result<FdInfo> {
     let text = fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}"))?;
     parse_fdinfo(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// A POSIX timer, by `/proc/PID/timers`.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub(crate) struct PosixTimer {
+    pub(crate) id: i32,
+    pub(crate) clock: i32,
+    pub(crate) signal: i32,
+    pub(crate) value: u64,
+    /// SIGEV_SIGNAL, SIGEV_NONE or SIGEV_THREAD.
+    pub(crate) notify: i32,
+    /// The thread that gets the signal (SIGEV_THREAD_ID).
+    pub(crate) thread: Option<Tid>,
+}
+
+/// Parses `/proc/PID/timers`; `None` if a line is malformed.
+pub(crate) fn parse_timers(text: &str) -> Option<Vec<PosixTimer>> {
+    let mut timers: Vec<PosixTimer> = Vec::new();
+    for line in text.lines() {
+        let (name, value) = line.split_once(':')?;
+        let value = value.trim();
+        if name == "ID" {
+            timers.push(PosixTimer {
+                id: value.parse().ok()?,
+                clock: 0,
+                signal: 0,
+                value: 0,
+                notify: libc::SIGEV_SIGNAL,
+                thread: None,
+            });
+            continue;
+        }
+        let timer = timers.last_mut()?;
+        match name {
+            // `signal: 14/0000000000000000`
+            "signal" => {
+                let (signal, value) = value.split_once('/')?;
+                timer.signal = signal.parse().ok()?;
+                timer.value = u64::from_str_radix(value.trim_start_matches("0x"), 16).ok()?;
+            }
+            // `notify: signal/pid.2634`
+            "notify" => {
+                let (how, who) = value.split_once('/')?;
+                let (kind, id) = who.split_once('.')?;
+                timer.notify = match how {
+                    "signal" => libc::SIGEV_SIGNAL,
+                    "none" => libc::SIGEV_NONE,
+                    "thread" => libc::SIGEV_THREAD,
+                    _ => return None,
+                };
+                timer.thread = match kind {
+                    "tid" => Some(Tid::new(id.parse().ok()?)),
+                    _ => None,
+                };
+            }
+            "ClockID" => timer.clock = value.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some(timers)
+}
+
+pub(crate) fn timers(process: Tid) -> io::Result<Vec<PosixTimer>> {
+    let text = fs::read_to_string(format!("/proc/{process}/timers"))?;
+    parse_timers(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// One line of `/proc/PID/maps`, of a mapping that is shared.
@@ -237,6 +305,31 @@ mod tests {
         );
         assert_eq!(parse_fdinfo("pos:\tx\n"), None);
         assert_eq!(parse_fdinfo("tfd: x\n"), None);
+    }
+
+    #[test]
+    fn timers_of_every_kind() {
+        let timers = parse_timers(
+            "ID: 0\nsignal: 26/0000000000000000\nnotify: signal/pid.77\nClockID: 1\n\
+             ID: 3\nsignal: 34/00007ffd5a6e9f10\nnotify: signal/tid.78\nClockID: 0\n",
+        )
+        .unwrap();
+        assert_eq!(
+            (timers[0].id, timers[0].signal, timers[0].clock),
+            (0, 26, 1)
+        );
+        assert_eq!(timers[0].thread, None);
+        assert_eq!((timers[1].id, timers[1].value), (3, 0x7ffd_5a6e_9f10));
+        assert_eq!(timers[1].thread, Some(Tid::new(78)));
+        assert_eq!(parse_timers("signal: 1/0\n"), None, "of no timer");
+        assert_eq!(parse_timers(""), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_lock_is_seen_in_fdinfo() {
+        let info =
+            parse_fdinfo("pos:\t0\nflags:\t02\nlock:\t1: FLOCK  ADVISORY  WRITE 9 fe:00:7 0 EOF\n");
+        assert!(info.unwrap().locked);
     }
 
     #[test]

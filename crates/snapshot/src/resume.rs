@@ -124,11 +124,7 @@ impl Image {
                 &[process.raw() as u64, info.si_signo as u64, at.0],
             )?;
         }
-        for (which, value) in &self.timers {
-            let at = leader.scratch()?.0;
-            leader.memory().write(at, value)?;
-            leader.call("setitimer", libc::SYS_setitimer, &[*which, at.0, 0])?;
-        }
+        self.timers.restore(&mut leader, &guest)?;
         threads.insert(0, first.restore(leader, process, None)?);
         Ok(Resumed { guest, threads })
     }

@@ -35,6 +35,15 @@ pub enum Condition {
         /// The bits.
         mask: u32,
     },
+    /// These bits of the argument have this value.
+    Masked {
+        /// Which argument, from 0.
+        argument: u8,
+        /// The bits that are looked at.
+        mask: u32,
+        /// What they are to be.
+        value: u32,
+    },
     /// All 64 bits of the argument are zero.
     Zero {
         /// Which argument, from 0.
@@ -205,6 +214,15 @@ fn compile_rule(rule: &Rule) -> Vec<libc::sock_filter> {
             Condition::AnyBit { argument, mask } => {
                 vec![load(low(argument)), jump(libc::BPF_JSET, mask, 0, over)]
             }
+            Condition::Masked {
+                argument,
+                mask,
+                value,
+            } => vec![
+                load(low(argument)),
+                instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, mask),
+                jump(libc::BPF_JEQ, value, 0, over),
+            ],
             Condition::Zero { argument } => vec![
                 load(low(argument)),
                 jump(libc::BPF_JEQ, 0, 0, over + 2),
@@ -243,6 +261,8 @@ mod tests {
             let code = u32::from(i.code);
             if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS {
                 accumulator = word(i.k);
+            } else if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K {
+                accumulator &= i.k;
             } else if code & 7 == libc::BPF_RET {
                 return i.k;
             } else {
@@ -295,7 +315,16 @@ mod tests {
                 &[Condition::Zero { argument: 0 }],
                 Action::Allow,
             ))
-            .add(Rule::always(libc::SYS_sigaltstack, Action::Trace(3)));
+            .add(Rule::always(libc::SYS_sigaltstack, Action::Trace(3)))
+            .add(Rule::when(
+                libc::SYS_futex,
+                &[Condition::Masked {
+                    argument: 1,
+                    mask: 0x7f,
+                    value: 6,
+                }],
+                Action::Trace(4),
+            ));
         let program = filter.compile();
         let native =
             |call: i64, arguments| run(&program, AUDIT_ARCHITECTURE, call as u32, arguments);
@@ -330,6 +359,11 @@ mod tests {
             trace(3)
         );
         assert_eq!(native(libc::SYS_sigaltstack, [1, 0, 0, 0, 0, 0]), trace(3));
+        assert_eq!(native(libc::SYS_futex, [0, 0x86, 0, 0, 0, 0]), trace(4));
+        assert_eq!(
+            native(libc::SYS_futex, [0, 0x89, 0, 0, 0, 0]),
+            libc::SECCOMP_RET_ALLOW
+        );
         assert_eq!(native(libc::SYS_read, [0; 6]), libc::SECCOMP_RET_ALLOW);
         assert_eq!(
             run(&program, 0x4000_0003, libc::SYS_read as u32, [0; 6]),

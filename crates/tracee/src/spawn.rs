@@ -37,7 +37,7 @@ pub enum SpawnError {
     /// The kernel or a container's policy refuses ptrace.
     #[error(
         "ptrace is refused ({0}): in a container allow it (docker run --cap-add=SYS_PTRACE, \
-         or a newer engine's default profile); under Yama set kernel.yama.ptrace_scope below 3"
+         or a newer engine's default profile); under Yama set kernel.yama.ptrace_scope below 2"
     )]
     Ptrace(#[source] io::Error),
     /// The kernel or a container's policy refuses a seccomp filter.

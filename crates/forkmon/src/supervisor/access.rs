@@ -127,20 +127,35 @@ impl Supervisor<'_> {
                 Ok(task.resume(None)?)
             }
             Request::Note(hazard) => {
-                if process == self.run.root() {
-                    self.run.guest.note(hazard);
-                }
+                self.note(hazard, process);
                 Ok(task.resume(None)?)
             }
             Request::ChangesThread => {
                 self.run.guest.forget_thread(tid);
-                // In a resumed run set_tid_address answers an id, too.
-                if self.run.guest.ids().differ() && stop.call as i64 == libc::SYS_set_tid_address {
-                    return Ok(self.identity(task, &stop)?);
-                }
                 Ok(task.resume(None)?)
             }
-            Request::Identity => Ok(self.identity(task, &stop)?),
+            Request::Identity => {
+                if stop.call as i64 == libc::SYS_set_tid_address {
+                    self.run.guest.forget_thread(tid);
+                }
+                Ok(self.identity(task, &stop)?)
+            }
+        }
+    }
+
+    /// Notes what a checkpoint has to know of. What is not seen of any process
+    /// of the guest cannot be undone either.
+    fn note(&mut self, hazard: Hazard, process: Tid) {
+        if process == self.run.root() {
+            self.run.guest.note(hazard);
+        }
+        if hazard.hides_accesses() && !self.run.barred {
+            self.run.barred = true;
+            self.lose_checkpoints(
+                "hidden-accesses",
+                "the guest makes system calls of another architecture or changed its root or \
+                 namespaces, so that its accesses are not seen: it is restarted, not resumed",
+            );
         }
     }
 

@@ -203,6 +203,8 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         libc::SYS_utimensat | libc::SYS_futimesat => other(at(a, 0), "the times"),
         libc::SYS_setxattr | libc::SYS_lsetxattr => other(here(a, 0), "an attribute"),
         libc::SYS_removexattr | libc::SYS_lremovexattr => other(here(a, 0), "an attribute"),
+        SETXATTRAT | REMOVEXATTRAT => other(at(a, 0), "an attribute"),
+        GETXATTRAT | LISTXATTRAT => look_by_flags(at(a, 0), a[2], Metadata),
         libc::SYS_fchmod => on_fd("the mode"),
         libc::SYS_fchown => on_fd("the owner"),
         libc::SYS_fsetxattr | libc::SYS_fremovexattr => on_fd("an attribute"),
@@ -219,7 +221,8 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         libc::SYS_shmat => Request::Note(Hazard::SharedMappings),
         libc::SYS_setitimer | libc::SYS_alarm => Request::Note(Hazard::IntervalTimers),
         libc::SYS_timer_create => Request::Note(Hazard::PosixTimers),
-        libc::SYS_fcntl => Request::Note(Hazard::RecordLocks),
+        libc::SYS_semget | libc::SYS_msgget => Request::Note(Hazard::SystemV),
+        libc::SYS_futex => Request::Note(Hazard::PriorityInheritance),
         libc::SYS_seccomp | libc::SYS_prctl => Request::Note(Hazard::OwnFilter),
         libc::SYS_ptrace => Request::Note(Hazard::Tracing),
         libc::SYS_unshare
@@ -227,7 +230,8 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         | libc::SYS_chroot
         | libc::SYS_pivot_root
         | libc::SYS_mount
-        | libc::SYS_clone => Request::Note(Hazard::OtherNamespace),
+        | libc::SYS_clone
+        | libc::SYS_open_by_handle_at => Request::Note(Hazard::OtherNamespace),
         libc::SYS_sigaltstack | libc::SYS_set_tid_address => Request::ChangesThread,
         _ => return None,
     })
@@ -242,7 +246,18 @@ fn two(from: At, to: At, rename: bool, flags: u32) -> Request {
     }
 }
 
+// Newer than the libc crate's list (include/uapi/asm-generic/unistd.h).
 const FCHMODAT2: i64 = 452;
+const SETXATTRAT: i64 = 463;
+const GETXATTRAT: i64 = 464;
+const LISTXATTRAT: i64 = 465;
+const REMOVEXATTRAT: i64 = 466;
+
+/// The futex operations with priority inheritance (futex(2)).
+const INHERITING_FUTEX_CALLS: [u32; 6] = [6, 7, 8, 11, 12, 13];
+
+/// The operation of a futex call, without its flags.
+const FUTEX_OPERATION: u32 = 0x7f;
 
 /// What the filters' rules carry, so that the two can be told apart.
 const PLAIN: u16 = 0;
@@ -289,22 +304,6 @@ pub(super) fn filter() -> Program {
             Action::Errno(libc::EINVAL as u16),
         ),
         (
-            libc::SYS_fcntl,
-            Condition::Equal {
-                argument: 1,
-                value: libc::F_SETLK as u32,
-            },
-            trace,
-        ),
-        (
-            libc::SYS_fcntl,
-            Condition::Equal {
-                argument: 1,
-                value: libc::F_SETLKW as u32,
-            },
-            trace,
-        ),
-        (
             libc::SYS_prctl,
             Condition::Equal {
                 argument: 0,
@@ -327,6 +326,14 @@ pub(super) fn filter() -> Program {
         ),
     ] {
         filter.add(Rule::when(call, &[conditions], action));
+    }
+    for operation in INHERITING_FUTEX_CALLS {
+        let condition = Condition::Masked {
+            argument: 1,
+            mask: FUTEX_OPERATION,
+            value: operation,
+        };
+        filter.add(Rule::when(libc::SYS_futex, &[condition], trace));
     }
     for call in TRACED {
         filter.add(Rule::always(*call, trace));
@@ -427,6 +434,13 @@ const TRACED: &[i64] = &[
     libc::SYS_fremovexattr,
     libc::SYS_bind,
     libc::SYS_shmat,
+    libc::SYS_semget,
+    libc::SYS_msgget,
+    libc::SYS_open_by_handle_at,
+    SETXATTRAT,
+    GETXATTRAT,
+    LISTXATTRAT,
+    REMOVEXATTRAT,
     libc::SYS_setitimer,
     libc::SYS_alarm,
     libc::SYS_timer_create,

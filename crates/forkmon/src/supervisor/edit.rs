@@ -5,11 +5,10 @@ use super::access::metadata_of;
 use super::fingerprint;
 use crate::events::{ChangeKind, ChangedPath, Event, Reason};
 use crate::messages::Outcome;
-use snapshot::Refusal;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use timeline::{AccessIndex, CheckpointId, Current, Verdict};
+use std::time::Instant;
+use timeline::{AccessIndex, Current, Verdict};
 
 /// What a batch of events comes to.
 #[derive(Debug, Default)]
@@ -259,102 +258,5 @@ impl Supervisor<'_> {
             candidate = self.timeline.resume_point(first);
         }
         self.restart(&paths, reason, began)
-    }
-
-    /// Undoes what came after a checkpoint and lets a copy of it run.
-    fn resume_from(&mut self, id: CheckpointId) -> Result<(Duration, PathBuf), Reason> {
-        let checkpoint = self
-            .timeline
-            .checkpoint(id)
-            .cloned()
-            .ok_or(Reason::NotRestorable)?;
-        for dropped in self.timeline.rewind(Some(id)) {
-            self.discard(dropped);
-        }
-        let mark = self.stored.get(&id).ok_or(Reason::NotRestorable)?.mark;
-        if !self.undo_to(mark) {
-            return Err(Reason::Effects);
-        }
-        loop {
-            let stored = self.stored.get_mut(&id).ok_or(Reason::NotRestorable)?;
-            match stored.image.resume(&mut self.tracer, &self.identity_filter) {
-                Ok(resumed) => {
-                    self.resumed(resumed, checkpoint.guest_time);
-                    return Ok((checkpoint.guest_time, checkpoint.path));
-                }
-                // Another image may give its place.
-                Err(Refusal::NoRoom(_)) if self.evict_another(id) => {}
-                Err(refusal) => {
-                    let text = format!("a checkpoint could not be resumed: {refusal}");
-                    self.warn(refusal.code(), &text);
-                    return Err(Reason::NotRestorable);
-                }
-            }
-        }
-    }
-
-    /// Drops a checkpoint other than this one; whether there was one.
-    fn evict_another(&mut self, than: CheckpointId) -> bool {
-        let other = self
-            .timeline
-            .checkpoints()
-            .map(|c| c.id)
-            .find(|id| *id != than);
-        if let Some(id) = other {
-            self.timeline.drop_checkpoint(id);
-            self.discard(id);
-        }
-        other.is_some()
-    }
-
-    /// Puts the files back as they were; whether that worked for all of them.
-    pub(super) fn undo_to(&mut self, mark: journal::Mark) -> bool {
-        let undo = self.journal.undo_to(mark);
-        self.restored = undo
-            .restored
-            .iter()
-            .map(|path| {
-                let identity = fs::symlink_metadata(path)
-                    .ok()
-                    .map(|m| fingerprint::identity(&m));
-                (path.clone(), identity)
-            })
-            .collect();
-        for left in &undo.left {
-            let text = format!("left {} as it is: {}", left.path.display(), left.why);
-            self.warn("left-as-it-is", &text);
-        }
-        self.links.clear();
-        self.lookups.forget();
-        undo.complete
-    }
-
-    /// Starts the guest from its beginning.
-    fn restart(&mut self, paths: &[&Path], reason: Reason, began: Instant) -> anyhow::Result<()> {
-        for dropped in self.timeline.rewind(None) {
-            self.discard(dropped);
-        }
-        self.undo_to(self.beginning);
-        self.last_access.clear();
-        self.lost_to_effects = false;
-        self.messages.changed(
-            paths,
-            Outcome::Restarted {
-                why: match reason {
-                    Reason::Effects => "what it has written since cannot be undone",
-                    Reason::NotRestorable => "no checkpoint before it could be resumed",
-                    _ => "no checkpoint before it",
-                },
-            },
-        );
-        self.start()?;
-        self.emit(&Event::Resume {
-            from: None,
-            path: paths.first().map(|path| (*path).to_owned()),
-            kept_ms: Duration::ZERO,
-            latency_ms: began.elapsed(),
-            reason,
-        });
-        Ok(())
     }
 }

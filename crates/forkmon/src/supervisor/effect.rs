@@ -9,6 +9,7 @@ use super::run::Pending;
 use journal::{Effect, Unjournaled};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use timeline::CheckpointId;
 use tracee::{RemoteAddr, Stopped, Tid};
 
 /// Spells a path of the guest's own fds as others can use it.
@@ -228,10 +229,23 @@ impl Supervisor<'_> {
                 .collect(),
             None => self.timeline.bar(),
         };
+        self.lose(
+            dropped,
+            "effect",
+            &format!("{obstacle}; the checkpoints before it are not used"),
+        );
+    }
+
+    /// From here on no checkpoint that was taken so far can be used.
+    pub(super) fn lose_checkpoints(&mut self, code: &str, why: &str) {
+        let dropped = self.timeline.bar();
+        self.lose(dropped, code, why);
+    }
+
+    fn lose(&mut self, dropped: Vec<CheckpointId>, code: &str, why: &str) {
         if !dropped.is_empty() {
             self.lost_to_effects = true;
-            let text = format!("{obstacle}; the checkpoints before it are not used");
-            self.warn("effect", &text);
+            self.warn(code, why);
         }
         for id in dropped {
             self.discard(id);

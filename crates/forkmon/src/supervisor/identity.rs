@@ -27,6 +27,7 @@ const PIDFD_OPEN: i64 = libc::SYS_pidfd_open;
 
 /// The calls whose ids are translated, whatever their arguments.
 pub(super) const TRANSLATED: &[i64] = &[
+    libc::SYS_exit,
     libc::SYS_getpid,
     libc::SYS_gettid,
     libc::SYS_getppid,
@@ -112,8 +113,12 @@ fn to_guest(ids: &Ids, answer: i64) -> i64 {
 impl Supervisor<'_> {
     /// Handles a call that takes or answers ids and lets the task go on.
     pub(super) fn identity(&mut self, task: Stopped, stop: &SyscallStop) -> Result<()> {
-        let ids = self.run.guest.ids();
         let call = stop.call as i64;
+        if call == libc::SYS_exit {
+            self.name_owner_of_robust_futexes(&task);
+            return task.resume(None);
+        }
+        let ids = self.run.guest.ids();
         let mut registers = task.registers()?;
         let tid = task.tid();
         let process = self.run.process_of(tid).unwrap_or(tid);
@@ -169,6 +174,52 @@ impl Supervisor<'_> {
         self.run
             .wait_for_answer(tid, Pending::Identity { changed, answers });
         task.resume_to_syscall()
+    }
+
+    /// A thread that ends leaves the robust futexes that it holds to others: the
+    /// kernel marks those in whose memory it finds the thread's id
+    /// (`handle_futex_death` in the kernel's `futex/core.c`), which has to be the
+    /// one that the kernel knows.
+    fn name_owner_of_robust_futexes(&self, task: &Stopped) {
+        /// As the kernel's ROBUST_LIST_LIMIT.
+        const LIMIT: usize = 2048;
+        const TID_MASK: u32 = 0x3fff_ffff;
+        let memory = tracee::AddressSpace::of(task.tid());
+        let real = task.tid().raw() as u32;
+        let known = self.run.guest.ids().to_virtual(task.tid()).0 as u32;
+        let rename = |entry: u64, offset: u64| -> Option<()> {
+            let at = tracee::RemoteAddr(entry.wrapping_add(offset));
+            if memory.read_u32(at).ok()? & TID_MASK == known {
+                // Ids have 22 bits at most; the flags in the last byte may be
+                // changed by other threads at any moment.
+                memory.write(at, &real.to_ne_bytes()[..3]).ok()?;
+            }
+            Some(())
+        };
+        let walk = || -> Option<()> {
+            let (head, _) = tracee::robust_list(task.tid()).ok()?;
+            if known == real || head == 0 {
+                return None;
+            }
+            // `struct robust_list_head`: list, futex_offset, list_op_pending. The
+            // lowest bit of a pointer marks priority inheritance.
+            let offset = memory.read_u64(tracee::RemoteAddr(head + 8)).ok()?;
+            let pending = memory.read_u64(tracee::RemoteAddr(head + 16)).ok()? & !1;
+            let mut entry = memory.read_u64(tracee::RemoteAddr(head)).ok()? & !1;
+            for _ in 0..LIMIT {
+                if entry == head {
+                    break;
+                }
+                rename(entry, offset)?;
+                entry = memory.read_u64(tracee::RemoteAddr(entry)).ok()? & !1;
+            }
+            if pending != 0 {
+                rename(pending, offset)?;
+            }
+            Some(())
+        };
+        // A list that cannot be read is none for the kernel, either.
+        let _ = walk();
     }
 
     /// TIOCSPGRP and its like take an id in memory, which is exchanged around

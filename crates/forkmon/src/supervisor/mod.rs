@@ -5,7 +5,7 @@
 //! is due (`checkpoint`); the guest goes on. An edit (`inbox`) is compared with
 //! what the guest learned; the timeline answers with the checkpoint to resume
 //! from; the live run is killed, its effects undone, and a copy of the
-//! checkpoint runs on (`edit`).
+//! checkpoint runs on (`edit`, `rewind`).
 
 mod access;
 mod calls;
@@ -17,6 +17,7 @@ mod fingerprint;
 mod identity;
 mod inbox;
 mod lookup;
+mod rewind;
 mod run;
 
 pub use ending::restore_terminal;
@@ -33,6 +34,7 @@ use inbox::{Doorbell, News, Timed};
 use journal::{Journal, Mark};
 use lookup::Lookups;
 use run::{Pending, Run};
+use rustix::fs::{FileType, SeekFrom};
 use snapshot::{Guest, Inherited, Resumed};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -68,6 +70,8 @@ struct Supervisor<'a> {
     filter: Program,
     identity_filter: Program,
     inherited: Arc<Inherited>,
+    /// Standard input, if it is a file, and where it stood.
+    input: Option<u64>,
     bell: Doorbell,
     inbox: Receiver<News>,
     keeper: Arc<Mutex<Keeper>>,
@@ -188,6 +192,7 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
         rung_meanwhile: false,
         lost_to_effects: false,
         inherited,
+        input: position_of_input(),
         bell,
         inbox,
         keeper,
@@ -198,6 +203,14 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
     let outcome = supervisor.start().and_then(|()| supervisor.until_the_end());
     supervisor.clean_up();
     outcome
+}
+
+/// Where standard input stands, if it is a file.
+fn position_of_input() -> Option<u64> {
+    let input = std::io::stdin();
+    let is_file =
+        rustix::fs::fstat(&input).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    is_file.then(|| rustix::fs::tell(&input).ok()).flatten()
 }
 
 fn attach(tracer: &mut Tracer, guardian: &Guardian) -> anyhow::Result<tracee::Ringer> {
@@ -245,6 +258,11 @@ impl Supervisor<'_> {
         let number = self.next_run;
         self.next_run += 1;
         self.costs.forget_run();
+        if let Some(position) = self.input {
+            // What the dropped run has read is there for the next one again. It
+            // worked before; if it does not now, the input is gone.
+            let _ = rustix::fs::seek(std::io::stdin(), SeekFrom::Start(position));
+        }
         match self.tracer.spawn(&command, &self.filter) {
             Ok(spawned) => {
                 let guest = Guest::new(spawned.task, Arc::clone(&self.inherited));

@@ -221,6 +221,15 @@ impl FdTable {
                     format!("{} has O_ASYNC set", name.display()),
                 ));
             }
+            if entry.info.locked {
+                return Err(Refusal::unsupported(
+                    "file-lock",
+                    format!(
+                        "{} is locked, and a frozen copy would hold the lock",
+                        name.display()
+                    ),
+                ));
+            }
             if inherited || entry.info.flags & libc::O_PATH != 0 {
                 table.keep(&entry, metadata.mode());
                 continue;
@@ -280,7 +289,6 @@ impl FdTable {
                     table.closed.push(fd);
                     epolls.push(entry);
                 }
-                (_, "anon_inode:[signalfd]") => table.keep(&entry, metadata.mode()),
                 _ => {
                     let kind = name
                         .trim_start_matches("anon_inode:")

@@ -1,0 +1,155 @@
+//! Going back: files as they were, and a copy of a checkpoint, or the guest from
+//! its beginning.
+
+use super::Supervisor;
+use super::fingerprint;
+use crate::events::{Event, Reason};
+use crate::messages::Outcome;
+use journal::{Effect, Prepared};
+use snapshot::{Refusal, Resumed};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use timeline::CheckpointId;
+
+impl Supervisor<'_> {
+    /// Undoes what came after a checkpoint and lets a copy of it run.
+    pub(super) fn resume_from(&mut self, id: CheckpointId) -> Result<(Duration, PathBuf), Reason> {
+        let checkpoint = self
+            .timeline
+            .checkpoint(id)
+            .cloned()
+            .ok_or(Reason::NotRestorable)?;
+        for dropped in self.timeline.rewind(Some(id)) {
+            self.discard(dropped);
+        }
+        let mark = self.stored.get(&id).ok_or(Reason::NotRestorable)?.mark;
+        if !self.undo_to(mark) {
+            return Err(Reason::Effects);
+        }
+        let sockets = self.make_room_for_sockets(id)?;
+        let resumed = self.copy_of(id);
+        self.sockets_are_back(sockets);
+        self.resumed(resumed?, checkpoint.guest_time);
+        Ok((checkpoint.guest_time, checkpoint.path))
+    }
+
+    /// A copy of a checkpoint, stopped where it is to go on.
+    fn copy_of(&mut self, id: CheckpointId) -> Result<Resumed, Reason> {
+        loop {
+            let stored = self.stored.get_mut(&id).ok_or(Reason::NotRestorable)?;
+            match stored.image.resume(&mut self.tracer, &self.identity_filter) {
+                Ok(resumed) => return Ok(resumed),
+                // Another image may give its place.
+                Err(Refusal::NoRoom(_)) if self.evict_another(id) => {}
+                Err(refusal) => {
+                    let text = format!("a checkpoint could not be resumed: {refusal}");
+                    self.warn(refusal.code(), &text);
+                    return Err(Reason::NotRestorable);
+                }
+            }
+        }
+    }
+
+    /// A resume binds the guest's Unix sockets again, which makes their files
+    /// anew: to the journal it is the guest that removes and makes them.
+    fn make_room_for_sockets(
+        &mut self,
+        id: CheckpointId,
+    ) -> Result<Vec<(PathBuf, Prepared)>, Reason> {
+        let stored = self.stored.get(&id).ok_or(Reason::NotRestorable)?;
+        let mut prepared = Vec::new();
+        for path in stored.image.socket_files() {
+            let removal = self.journal.before(Effect::Unlink { path: path.clone() });
+            let removed = stored.image.remove_socket_file(&path);
+            let concluded = self.journal.after(removal, removed.is_ok());
+            if removed.is_err() || concluded.is_err() {
+                self.sockets_are_back(prepared);
+                return Err(Reason::NotRestorable);
+            }
+            let making = self.journal.before(Effect::MakeNode { path: path.clone() });
+            prepared.push((path, making));
+        }
+        Ok(prepared)
+    }
+
+    fn sockets_are_back(&mut self, sockets: Vec<(PathBuf, Prepared)>) {
+        for (path, prepared) in sockets {
+            let made = path.exists();
+            if let Err(obstacle) = self.journal.after(prepared, made) {
+                self.warn("effect", &obstacle.to_string());
+            }
+            self.timeline.wrote(&path);
+        }
+    }
+
+    /// Drops a checkpoint other than this one; whether there was one.
+    fn evict_another(&mut self, than: CheckpointId) -> bool {
+        let other = self
+            .timeline
+            .checkpoints()
+            .map(|c| c.id)
+            .find(|id| *id != than);
+        if let Some(id) = other {
+            self.timeline.drop_checkpoint(id);
+            self.discard(id);
+        }
+        other.is_some()
+    }
+
+    /// Puts the files back as they were; whether that worked for all of them.
+    fn undo_to(&mut self, mark: journal::Mark) -> bool {
+        let undo = self.journal.undo_to(mark);
+        self.restored = undo
+            .restored
+            .iter()
+            .map(|path| {
+                let identity = fs::symlink_metadata(path)
+                    .ok()
+                    .map(|m| fingerprint::identity(&m));
+                (path.clone(), identity)
+            })
+            .collect();
+        for left in &undo.left {
+            let text = format!("left {} as it is: {}", left.path.display(), left.why);
+            self.warn("left-as-it-is", &text);
+        }
+        self.links.clear();
+        self.lookups.forget();
+        undo.complete
+    }
+
+    /// Starts the guest from its beginning.
+    pub(super) fn restart(
+        &mut self,
+        paths: &[&Path],
+        reason: Reason,
+        began: Instant,
+    ) -> anyhow::Result<()> {
+        for dropped in self.timeline.rewind(None) {
+            self.discard(dropped);
+        }
+        self.undo_to(self.beginning);
+        self.last_access.clear();
+        self.lost_to_effects = false;
+        self.messages.changed(
+            paths,
+            Outcome::Restarted {
+                why: match reason {
+                    Reason::Effects => "what it has written since cannot be undone",
+                    Reason::NotRestorable => "no checkpoint before it could be resumed",
+                    _ => "no checkpoint before it",
+                },
+            },
+        );
+        self.start()?;
+        self.emit(&Event::Resume {
+            from: None,
+            path: paths.first().map(|path| (*path).to_owned()),
+            kept_ms: Duration::ZERO,
+            latency_ms: began.elapsed(),
+            reason,
+        });
+        Ok(())
+    }
+}
