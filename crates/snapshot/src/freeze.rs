@@ -5,7 +5,7 @@ use crate::image::{Image, ImageParts};
 use crate::procfs;
 use crate::thread::{self, ThreadState};
 use crate::timers::Timers;
-use crate::{Guest, Hazard, Refusal};
+use crate::{Guest, Hazard, Refusal, sys};
 use std::fs;
 use std::time::{Duration, Instant};
 use tracee::{Event, Remote, Report, Stopped, Tid, Tracer};
@@ -197,7 +197,7 @@ fn with_remote<T>(
     let mut result = act(&mut remote, guest);
     if let Some(info) = signal {
         let at = remote.scratch()?.0;
-        remote.memory().write(at, crate::sys::signal_bytes(&info))?;
+        remote.memory().write(at, sys::signal_bytes(&info))?;
         let sent = remote.call(
             "rt_tgsigqueueinfo",
             libc::SYS_rt_tgsigqueueinfo,
@@ -330,10 +330,16 @@ fn settle_child(
     }
     // Raising it needs no privilege; where it fails the image is just not first.
     let _ = fs::write(format!("/proc/{tid}/oom_score_adj"), "1000");
+    child.set_signal_mask(u64::MAX)?;
+    let grouped = sys::set_group(tid, tid.raw());
+    if grouped && files.holds_nothing_to_close() {
+        return Ok(child);
+    }
     let syscall_at = guest.syscall_at()?;
     let mut remote = Remote::enter(tracer, tid, child, syscall_at)?;
-    remote.call("setpgid", libc::SYS_setpgid, &[0, 0])?;
+    if !grouped {
+        remote.call("setpgid", libc::SYS_setpgid, &[0, 0])?;
+    }
     files.close_in_image(&mut remote)?;
-    let registers = remote.registers().clone();
-    Ok(remote.leave_as(&registers, u64::MAX)?)
+    Ok(remote.leave()?)
 }

@@ -96,7 +96,9 @@ impl Image {
             } else {
                 self.group
             };
-            leader.call("setpgid", libc::SYS_setpgid, &[0, group as u64])?;
+            if !sys::set_group(process, group) {
+                leader.call("setpgid", libc::SYS_setpgid, &[0, group as u64])?;
+            }
         }
         if !guest.translates {
             install(&mut leader, identity_calls)?;

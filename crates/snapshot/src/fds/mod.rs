@@ -346,6 +346,11 @@ impl FdTable {
         self.sockets.remove_file(path)
     }
 
+    /// Whether an image may hold all of it open.
+    pub(crate) fn holds_nothing_to_close(&self) -> bool {
+        self.closed.is_empty()
+    }
+
     /// Closes in an image what it must not hold.
     pub(crate) fn close_in_image(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
         let mut closed = self.closed.clone();

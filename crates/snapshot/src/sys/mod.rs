@@ -14,6 +14,15 @@ pub(crate) fn nice(thread: Tid) -> i32 {
     if answer < 1 { 0 } else { 20 - answer as i32 }
 }
 
+/// Puts a copy into a process group (0: one of its own) from outside, which costs
+/// less than having it do so. A parent may for a child of its own session that
+/// has not executed a program (setpgid(2)); the copies are this process's
+/// children.
+pub(crate) fn set_group(process: Tid, group: i32) -> bool {
+    // SAFETY: setpgid takes no pointer.
+    unsafe { libc::setpgid(process.raw(), group) == 0 }
+}
+
 /// Sets a thread's nice value.
 pub(crate) fn set_nice(thread: Tid, nice: i32) -> io::Result<()> {
     // SAFETY: setpriority takes no pointer.
