@@ -23,7 +23,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use super::PATIENCE;
 use super::event::{Event, Exit, Resume};
 use super::fresh::{environment, status_code};
-use super::processes::{MARK, kill_marked, marked, wait_until_gone};
+use super::processes::{MARK, children_of, command_line, kill_marked, marked, wait_until_gone};
 use super::project::{Project, chmod};
 
 /// The `forkmon` under test.
@@ -213,6 +213,7 @@ impl Launch<'_> {
             printed_at_exit: 0,
             status: None,
             places: temporary_places,
+            guardian: None,
         }
     }
 }
@@ -256,6 +257,9 @@ pub struct Forkmon {
     printed_at_exit: usize,
     status: Option<i32>,
     places: Vec<PathBuf>,
+    /// The guardian, which outlives a killed forkmon by a moment, and carries
+    /// no mark since it has no environment.
+    guardian: Option<OwnedFd>,
 }
 
 impl Forkmon {
@@ -383,7 +387,14 @@ impl Forkmon {
     }
 
     /// Sends a signal to forkmon alone.
-    pub fn signal(&self, signal: Signal) {
+    pub fn signal(&mut self, signal: Signal) {
+        if self.guardian.is_none() {
+            self.guardian = children_of(self.pid())
+                .into_iter()
+                .find(|pid| command_line(*pid).contains("__guardian"))
+                .and_then(Pid::from_raw)
+                .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        }
         rustix::process::kill_process(self.pid, signal).expect("forkmon is running");
     }
 
@@ -416,6 +427,13 @@ impl Forkmon {
 
     /// Checks that no process and no file is left after forkmon's end.
     pub fn check_nothing_left(&mut self) {
+        if let Some(guardian) = self.guardian.take() {
+            let timeout = Timespec::try_from(PATIENCE).expect("a minute fits");
+            let ended = poll(&mut [PollFd::new(&guardian, PollFlags::IN)], Some(&timeout));
+            if ended != Ok(1) {
+                self.fail("the guardian outlived forkmon");
+            }
+        }
         if let Err(left) = wait_until_gone(&self.mark) {
             kill_marked(&self.mark);
             self.fail(&format!("processes outlived forkmon:{left}"));

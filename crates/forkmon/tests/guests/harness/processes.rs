@@ -70,10 +70,15 @@ pub fn kill_marked(mark: &str) {
     }
 }
 
+/// The command line of a process, or nothing if it has ended.
+pub fn command_line(pid: i32) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
 fn describe(pid: i32) -> String {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
-    let command = read("cmdline").unwrap_or_default().replace('\0', " ");
-    let status = read("stat").unwrap_or_default();
+    let command = command_line(pid);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<&str> = status
         .rsplit(')')
         .next()
