@@ -47,3 +47,15 @@ pub use ids::{Ids, VirtualPid};
 pub use image::Image;
 pub use refusal::Refusal;
 pub use resume::Resumed;
+
+/// Entry points for fuzzing.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Reads a text as each of the files of `/proc` that are parsed.
+    pub fn parse_proc_text(text: &str) {
+        let _ = crate::procfs::parse_stat(text);
+        let _ = crate::procfs::parse_fdinfo(text);
+        let _ = crate::procfs::parse_timers(text);
+        let _ = crate::procfs::parse_shared_mappings(text);
+    }
+}

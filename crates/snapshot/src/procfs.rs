@@ -307,6 +307,21 @@ mod tests {
         assert_eq!(parse_fdinfo("tfd: x\n"), None);
     }
 
+    proptest::proptest! {
+        /// A guest chooses names that stand in these files.
+        #[test]
+        fn no_text_is_too_strange(
+            text in "(\\PC|\n|[0-9a-f]{1,20}|[:/() -]|tfd|events|data|ino|it_value|ID|notify|signal){0,60}"
+        ) {
+            let _ = parse_stat(&text);
+            let _ = parse_fdinfo(&text);
+            let _ = parse_timers(&text);
+            for mapping in parse_shared_mappings(&text) {
+                proptest::prop_assert!(text.contains(&mapping.path));
+            }
+        }
+    }
+
     #[test]
     fn timers_of_every_kind() {
         let timers = parse_timers(
