@@ -178,11 +178,7 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
         stored: BTreeMap::new(),
         next_checkpoint: 0,
         costs: Costs::default(),
-        run: Run::new(
-            0,
-            Guest::new(Tid::new(0), Arc::clone(&inherited)),
-            Duration::ZERO,
-        ),
+        run: Run::not_started(0),
         next_run: 0,
         quitting: None,
         finished: None,
@@ -275,12 +271,7 @@ impl Supervisor<'_> {
                 Ok(())
             }
             Err(error) => {
-                self.run = Run::new(
-                    number,
-                    Guest::new(Tid::new(0), Arc::clone(&self.inherited)),
-                    Duration::ZERO,
-                );
-                self.run.remove(Tid::new(0));
+                self.run = Run::not_started(number);
                 self.could_not_start(error)
             }
         }

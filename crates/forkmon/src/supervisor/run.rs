@@ -5,6 +5,7 @@ use snapshot::Guest;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracee::{End, RemoteAddr, Spawned, Stopped, Tid};
 
@@ -74,7 +75,19 @@ impl Run {
     /// A run whose first process is this one.
     pub(super) fn new(number: u64, guest: Guest, kept: Duration) -> Self {
         let process = guest.process();
-        let mut run = Self {
+        let mut run = Self::without_tasks(number, guest, kept);
+        run.add_process(process, Process::default());
+        run
+    }
+
+    /// A run that could not be started.
+    pub(super) fn not_started(number: u64) -> Self {
+        let guest = Guest::new(Tid::new(0), Arc::default());
+        Self::without_tasks(number, guest, Duration::ZERO)
+    }
+
+    fn without_tasks(number: u64, guest: Guest, kept: Duration) -> Self {
+        Self {
             number,
             guest,
             tasks: HashMap::new(),
@@ -88,9 +101,7 @@ impl Run {
             frozen: Duration::ZERO,
             considered: None,
             barred: false,
-        };
-        run.add_process(process, Process::default());
-        run
+        }
     }
 
     /// The id of its first process.

@@ -40,6 +40,10 @@ pub(crate) fn wait(who: Option<Tid>, block: bool) -> io::Result<Waited> {
 
 /// Sends a signal to a whole process. A process that is gone is no error.
 pub fn kill_task(process: Tid, signal: i32) {
+    // 0 and negative ids are whole groups.
+    if process.raw() <= 0 {
+        return;
+    }
     // SAFETY: kill takes no pointer. The id is of a task that this tracer has
     // not reaped yet, so that it cannot have been given to another.
     unsafe { libc::kill(process.raw(), signal) };
