@@ -1,0 +1,2 @@
+const stop = performance.now() + 100;
+while (performance.now() < stop);
