@@ -186,14 +186,14 @@ fn with_remote<T>(
     index: usize,
     act: impl FnOnce(&mut Remote<'_>, &mut Guest) -> Result<T, Refusal>,
 ) -> Result<T, Refusal> {
-    let syscall_at = guest.syscall_at()?;
+    let site = guest.call_site()?;
     let Held { task, event } = held.swap_remove(index);
     let signal = match event {
         Event::Signal(_) => Some(task.signal_info()?),
         _ => None,
     };
     let (process, tid) = (guest.process, task.tid());
-    let mut remote = Remote::enter(tracer, process, task, syscall_at)?;
+    let mut remote = Remote::enter(tracer, process, task, site)?;
     let mut result = act(&mut remote, guest);
     if let Some(info) = signal {
         let at = remote.scratch()?.0;
@@ -232,6 +232,7 @@ fn freeze_stopped(
     hold: &mut dyn FnMut(&HeldFile) -> Result<(), String>,
 ) -> Result<Image, Refusal> {
     check(guest, held)?;
+    guest.look_again()?;
     let process = guest.process;
     let leader = index_of(held, process)
         .map_err(|_| Refusal::unsupported("leader-ended", "the guest's first thread has ended"))?;
@@ -335,8 +336,8 @@ fn settle_child(
     if grouped && files.holds_nothing_to_close() {
         return Ok(child);
     }
-    let syscall_at = guest.syscall_at()?;
-    let mut remote = Remote::enter(tracer, tid, child, syscall_at)?;
+    let site = guest.call_site()?;
+    let mut remote = Remote::enter(tracer, tid, child, site)?;
     if !grouped {
         remote.call("setpgid", libc::SYS_setpgid, &[0, 0])?;
     }

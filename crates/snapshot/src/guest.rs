@@ -6,7 +6,7 @@ use crate::thread::Facts;
 use crate::{Refusal, procfs};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use tracee::{RemoteAddr, Tid};
+use tracee::{CallSite, RemoteAddr, Tid};
 
 /// Something that a process did, after which a checkpoint of it has to look
 /// closer or is not possible. The calls that lead here are rare, so that
@@ -83,7 +83,8 @@ pub struct Guest {
     pub(crate) ids: Ids,
     pub(crate) hazards: BTreeSet<Hazard>,
     pub(crate) facts: HashMap<Tid, Facts>,
-    pub(crate) syscall_at: Option<RemoteAddr>,
+    syscall_at: Option<RemoteAddr>,
+    ignores_trap: bool,
     /// The filter that traces identity calls is installed.
     pub(crate) translates: bool,
     /// Frozen images among its ancestors: a fork of a copy of a copy gets slower
@@ -102,6 +103,7 @@ impl Guest {
             hazards: BTreeSet::new(),
             facts: HashMap::new(),
             syscall_at: None,
+            ignores_trap: false,
             translates: false,
             depth: 0,
         }
@@ -149,11 +151,27 @@ impl Guest {
         }
     }
 
-    /// The address of a system call instruction in its memory.
-    pub(crate) fn syscall_at(&mut self) -> Result<RemoteAddr, Refusal> {
-        if let Some(at) = self.syscall_at {
-            return Ok(at);
-        }
+    /// Where and how its tasks are made to call.
+    pub(crate) fn call_site(&mut self) -> Result<CallSite, Refusal> {
+        let instruction = match self.syscall_at {
+            Some(at) => at,
+            None => self.find_syscall()?,
+        };
+        Ok(CallSite {
+            instruction,
+            ignores_trap: self.ignores_trap,
+        })
+    }
+
+    /// Learns what may have changed since the last checkpoint.
+    pub(crate) fn look_again(&mut self) -> Result<(), Refusal> {
+        let ignored = procfs::ignored_signals(self.process)
+            .map_err(Refusal::proc("read the guest's signal actions"))?;
+        self.ignores_trap = ignored & (1 << (libc::SIGTRAP - 1)) != 0;
+        Ok(())
+    }
+
+    fn find_syscall(&mut self) -> Result<RemoteAddr, Refusal> {
         let base = procfs::vdso_base(self.process)
             .map_err(Refusal::proc("read the guest's auxiliary vector"))?;
         let offset = tracee::vdso_syscall_offset();

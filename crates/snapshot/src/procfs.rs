@@ -67,6 +67,20 @@ pub(crate) fn stat(process: Tid) -> io::Result<Stat> {
     parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// The signals that a process ignores, one bit each, in the text of
+/// `/proc/PID/status`.
+pub(crate) fn parse_ignored_signals(text: &str) -> Option<u64> {
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+pub(crate) fn ignored_signals(process: Tid) -> io::Result<u64> {
+    // The process's name in it may be of any bytes.
+    let bytes = fs::read(format!("/proc/{process}/status"))?;
+    parse_ignored_signals(&String::from_utf8_lossy(&bytes))
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// A registration in an epoll instance.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(crate) struct EpollTarget {
@@ -314,6 +328,7 @@ mod tests {
             text in "(\\PC|\n|[0-9a-f]{1,20}|[:/() -]|tfd|events|data|ino|it_value|ID|notify|signal){0,60}"
         ) {
             let _ = parse_stat(&text);
+            let _ = parse_ignored_signals(&text);
             let _ = parse_fdinfo(&text);
             let _ = parse_timers(&text);
             for mapping in parse_shared_mappings(&text) {

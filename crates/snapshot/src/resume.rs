@@ -64,8 +64,8 @@ impl Image {
     /// A new process from the frozen one, which stays.
     fn copy(&mut self, tracer: &mut Tracer) -> Result<Stopped, Refusal> {
         let task = self.task.take().ok_or(Refusal::Died)?;
-        let syscall_at = self.guest.syscall_at()?;
-        let mut remote = Remote::enter(tracer, self.tid, task, syscall_at)?;
+        let site = self.guest.call_site()?;
+        let mut remote = Remote::enter(tracer, self.tid, task, site)?;
         let copy = remote.clone(libc::CLONE_PARENT as u64, 0, 0);
         self.task = Some(remote.leave()?);
         Ok(copy?)
@@ -78,7 +78,7 @@ impl Image {
         identity_calls: &Program,
     ) -> Result<Resumed, Refusal> {
         let process = copy.tid();
-        let syscall_at = self.guest.syscall_at()?;
+        let site = self.guest.call_site()?;
         let mut guest = self.guest.clone();
         guest.process = process;
         guest.depth += 1;
@@ -88,7 +88,7 @@ impl Image {
             // Lowering to what it was before needs no privilege.
             let _ = fs::write(format!("/proc/{process}/oom_score_adj"), score.trim());
         }
-        let mut leader = Remote::enter(tracer, process, copy, syscall_at)?;
+        let mut leader = Remote::enter(tracer, process, copy, site)?;
         if self.group != 0 {
             // A group of the guest's own was named after its first process.
             let group = if self.group == self.guest.process.raw() {
@@ -114,7 +114,7 @@ impl Image {
         let mut threads = Vec::with_capacity(self.threads.len());
         for (state, task) in others.iter().zip(newborn) {
             bind(&mut guest, state, task.tid());
-            let remote = Remote::enter(leader.tracer(), process, task, syscall_at)?;
+            let remote = Remote::enter(leader.tracer(), process, task, site)?;
             threads.push(state.restore(remote, process, Some(first))?);
         }
         for info in &self.shared_pending {

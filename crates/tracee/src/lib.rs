@@ -45,7 +45,7 @@ pub use bell::Ringer;
 pub use error::{Error, Result};
 pub use filter::{Action, Condition, Filter, Program, Rule};
 pub use memory::{AddressSpace, RemoteAddr};
-pub use remote::{Remote, ScratchGuard};
+pub use remote::{CallSite, Remote, ScratchGuard};
 pub use spawn::{Command, SpawnError, Spawned};
 pub use stop::{End, Event, RawSignal, RseqConfiguration, Stopped, SyscallStop, Tid};
 pub use sys::process::{

@@ -1,9 +1,16 @@
 //! System calls made in the place of a stopped task.
 //!
 //! A task at a stop is pointed at a system call instruction (the vDSO's), run
-//! over it by two PTRACE_SYSCALL, and in the end put back exactly where it was.
-//! All signals are blocked meanwhile: one that is pending would be reported in
-//! place of the injected call, and a handler's own calls would be taken for it.
+//! over it, and in the end put back exactly where it was. All signals are blocked
+//! meanwhile: one that is pending would be reported in place of the injected
+//! call, and a handler's own calls would be taken for it.
+//!
+//! Running over the instruction is a single step, which costs one stop: the
+//! SIGTRAP at its end, which the task never gets. The kernel forces that signal,
+//! and where it is blocked or ignored it takes the guest's action for it away
+//! (`force_sig_info_to_task` in the kernel's `signal.c`). So it is left unblocked
+//! meanwhile, and a guest that ignores it is run over the call by two
+//! PTRACE_SYSCALL instead.
 
 use crate::arch::Registers;
 use crate::memory::{AddressSpace, RemoteAddr};
@@ -15,6 +22,18 @@ use std::io;
 /// All signals blocked; the kernel leaves SIGKILL and SIGSTOP out by itself.
 const ALL_BLOCKED: u64 = u64::MAX;
 
+/// SIGTRAP in a signal mask.
+const TRAP: u64 = 1 << (libc::SIGTRAP - 1);
+
+/// Where and how calls are made in the tasks of a process.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub struct CallSite {
+    /// The address of a system call instruction in the process's memory.
+    pub instruction: RemoteAddr,
+    /// Whether the process ignores SIGTRAP.
+    pub ignores_trap: bool,
+}
+
 /// A task that makes system calls for its tracer until [`Remote::leave`].
 #[derive(Debug)]
 pub struct Remote<'t> {
@@ -24,7 +43,7 @@ pub struct Remote<'t> {
     task: Option<Stopped>,
     registers: Registers,
     mask: u64,
-    syscall_at: u64,
+    site: CallSite,
     /// Signals that cannot be blocked and came meanwhile: SIGSTOP.
     stash: Vec<RawSignal>,
     saved: Option<(RemoteAddr, Vec<u8>)>,
@@ -38,8 +57,7 @@ pub struct ScratchGuard(pub RemoteAddr);
 const SCRATCH: usize = 2048;
 
 impl<'t> Remote<'t> {
-    /// Takes over a stopped task. `syscall_at` is the address of a system call
-    /// instruction in its memory. A task that stood before a system call will
+    /// Takes over a stopped task. A task that stood before a system call will
     /// make it again when it is let go, and stop before it again.
     ///
     /// # Errors
@@ -49,12 +67,16 @@ impl<'t> Remote<'t> {
         tracer: &'t mut Tracer,
         process: Tid,
         task: Stopped,
-        syscall_at: RemoteAddr,
+        site: CallSite,
     ) -> Result<Self> {
         let mut registers = task.registers()?;
         let mask = task.signal_mask()?;
         let tid = task.tid();
-        task.set_signal_mask(ALL_BLOCKED)?;
+        task.set_signal_mask(if site.ignores_trap {
+            ALL_BLOCKED
+        } else {
+            ALL_BLOCKED & !TRAP
+        })?;
         let before_call = task.is_before_call();
         let mut remote = Self {
             tracer,
@@ -63,7 +85,7 @@ impl<'t> Remote<'t> {
             task: None,
             registers: registers.clone(),
             mask,
-            syscall_at: syscall_at.0,
+            site,
             stash: Vec::new(),
             saved: None,
         };
@@ -71,7 +93,7 @@ impl<'t> Remote<'t> {
             let call = registers.call().unwrap_or_default();
             registers.set_call(None);
             task.set_registers(&registers)?;
-            remote.step(task)?;
+            remote.run_to_syscall(task)?;
             registers.rewind_call(call);
             remote.registers = registers;
         } else {
@@ -163,11 +185,14 @@ impl<'t> Remote<'t> {
     fn begin(&mut self, number: i64, arguments: [u64; 6]) -> Result<()> {
         let task = self.task.take().ok_or(Error::Died(self.tid))?;
         let mut registers = self.registers.clone();
-        registers.prepare_call(self.syscall_at, number as u64, arguments);
+        registers.prepare_call(self.site.instruction.0, number as u64, arguments);
         task.set_registers(&registers)?;
-        self.step(task)?;
+        if !self.site.ignores_trap {
+            return self.step_over(task);
+        }
+        self.run_to_syscall(task)?;
         let task = self.task.take().ok_or(Error::Died(self.tid))?;
-        self.step(task)
+        self.run_to_syscall(task)
     }
 
     fn answer(&mut self, name: &'static str) -> Result<u64> {
@@ -182,32 +207,54 @@ impl<'t> Remote<'t> {
         Ok(value as u64)
     }
 
+    /// Lets the task run over one instruction, which is a system call.
+    fn step_over(&mut self, task: Stopped) -> Result<()> {
+        let mut task = task;
+        loop {
+            task.step()?;
+            let (stopped, event) = self.tracer.wait_for(self.tid, None)?;
+            if matches!(event, Event::Signal(RawSignal(libc::SIGTRAP))) && is_step(&stopped)? {
+                self.task = Some(stopped);
+                return Ok(());
+            }
+            task = self.pass(stopped, &event)?;
+        }
+    }
+
     /// Lets the task run to its next entry to or exit from a system call.
-    fn step(&mut self, task: Stopped) -> Result<()> {
+    fn run_to_syscall(&mut self, task: Stopped) -> Result<()> {
         let mut task = task;
         loop {
             task.resume_to_syscall()?;
             let (stopped, event) = self.tracer.wait_for(self.tid, None)?;
-            match event {
-                Event::SyscallExit => {
-                    self.task = Some(stopped);
-                    return Ok(());
-                }
-                Event::Signal(signal) => self.stash.push(signal),
-                Event::Exec { .. } => {
-                    return Err(Error::Unexpected {
-                        tid: self.tid,
-                        what: "it executed a program while it made a call for its tracer".into(),
-                    });
-                }
-                // The filter's stop for an injected call that it traces comes
-                // after the entry stop; a clone tells of its child; a group stop
-                // or an interruption is looked at again when the task is let go.
-                Event::Seccomp | Event::Child { .. } | Event::GroupStop(_) | Event::Interrupted => {
-                }
+            if matches!(event, Event::SyscallExit) {
+                self.task = Some(stopped);
+                return Ok(());
             }
-            task = stopped;
+            task = self.pass(stopped, &event)?;
         }
+    }
+
+    /// Deals with a stop on the way to the one that is waited for.
+    fn pass(&mut self, stopped: Stopped, event: &Event) -> Result<Stopped> {
+        match event {
+            Event::Signal(signal) => self.stash.push(*signal),
+            Event::Exec { .. } => {
+                return Err(Error::Unexpected {
+                    tid: self.tid,
+                    what: "it executed a program while it made a call for its tracer".into(),
+                });
+            }
+            // The filter's stop for an injected call that it traces comes after
+            // the entry; a clone tells of its child; a group stop or an
+            // interruption is looked at again when the task is let go.
+            Event::Seccomp
+            | Event::SyscallExit
+            | Event::Child { .. }
+            | Event::GroupStop(_)
+            | Event::Interrupted => {}
+        }
+        Ok(stopped)
     }
 
     /// Puts the task back where it was and gives it back, stopped.
@@ -256,4 +303,12 @@ impl<'t> Remote<'t> {
     pub fn postpone(&mut self, report: Report) {
         self.tracer.postpone(report);
     }
+}
+
+/// Whether a SIGTRAP is the end of a single step, not one that somebody sent.
+fn is_step(task: &Stopped) -> Result<bool> {
+    const TRAP_BRKPT: i32 = 1;
+    const TRAP_TRACE: i32 = 2;
+    let code = task.signal_info()?.si_code;
+    Ok(code == TRAP_BRKPT || code == TRAP_TRACE)
 }

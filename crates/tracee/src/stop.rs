@@ -181,6 +181,15 @@ impl Stopped {
         )
     }
 
+    /// Lets the task execute one instruction; a SIGTRAP tells of its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Died`].
+    pub(crate) fn step(self) -> Result<()> {
+        self.request("step", ptrace::single_step(self.tid.raw()))
+    }
+
     /// Leaves a task of a group stop stopped, but hears of its end by SIGCONT.
     ///
     /// # Errors

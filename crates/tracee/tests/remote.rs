@@ -2,7 +2,7 @@
 
 use rustix::process::getpid;
 use tracee::{
-    Action, Command, End, Event, Filter, Remote, RemoteAddr, Report, Rule, Tid, Tracer,
+    Action, CallSite, Command, End, Event, Filter, Remote, RemoteAddr, Report, Rule, Tid, Tracer,
     vdso_syscall_offset,
 };
 
@@ -14,7 +14,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 /// The address of the guest's system call instruction, by its auxiliary vector.
-fn syscall_at(task: Tid) -> RemoteAddr {
+fn call_site(task: Tid, ignores_trap: bool) -> CallSite {
     let auxv = std::fs::read(format!("/proc/{task}/auxv")).unwrap();
     let words: Vec<u64> = auxv
         .chunks_exact(8)
@@ -24,7 +24,10 @@ fn syscall_at(task: Tid) -> RemoteAddr {
         .chunks_exact(2)
         .find(|pair| pair[0] == libc::AT_SYSINFO_EHDR)
         .unwrap()[1];
-    RemoteAddr(base + vdso_syscall_offset().unwrap())
+    CallSite {
+        instruction: RemoteAddr(base + vdso_syscall_offset().unwrap()),
+        ignores_trap,
+    }
 }
 
 #[test]
@@ -46,7 +49,8 @@ fn a_call_injected_before_a_call_leaves_no_trace() {
                     stopped.resume(None).unwrap();
                     continue;
                 }
-                let at = syscall_at(guest.task);
+                // Both ways of running over a call, in turn.
+                let at = call_site(guest.task, injected % 2 == 1);
                 let mut remote = Remote::enter(&mut tracer, guest.task, stopped, at).unwrap();
                 let pid = remote.call("getpid", libc::SYS_getpid, &[]).unwrap();
                 assert_eq!(pid, guest.task.raw() as u64);
