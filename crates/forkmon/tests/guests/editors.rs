@@ -175,17 +175,18 @@ fn a_burst_of_two_hundred_files_resumes_from_the_earliest() {
                 .rev()
                 .map(|number| (format!("src/{number:03}.txt"), format!("{round}\n"))),
         );
-        assert_eq!(forkmon.wait_event("change").names().len(), 200);
-        let resume = forkmon.wait_resume();
-        assert!(resume.from.is_some(), "{resume:?}");
-        let output = forkmon.wait_exit().output;
+        // On a busy machine even this may take longer than what a burst is
+        // waited for: then it comes in a few pieces, not in two hundred.
         let fresh = project.fresh(&argv).stdout;
-        assert!(
-            fresh.ends_with(&output) && output.lines().count() == 200,
-            "{output}"
-        );
+        let before = forkmon.all("resume").len();
+        forkmon.wait_output(&fresh[fresh.find("000 ").expect("it prints all")..]);
+        forkmon.wait_exit();
+        let resumes = &forkmon.all("resume")[before..];
+        assert!(resumes.len() <= 4, "{} resumes", resumes.len());
+        for resume in resumes {
+            assert!(resume.as_resume().from.is_some(), "{resume:?}");
+        }
     }
-    assert_eq!(forkmon.all("resume").len(), 2);
     forkmon.finish();
 }
 
