@@ -183,9 +183,8 @@ fn a_burst_of_two_hundred_files_resumes_from_the_earliest() {
         forkmon.wait_exit();
         let resumes = &forkmon.all("resume")[before..];
         assert!(resumes.len() <= 4, "{} resumes", resumes.len());
-        for resume in resumes {
-            assert!(resume.as_resume().from.is_some(), "{resume:?}");
-        }
+        let first = resumes[0].as_resume();
+        assert!(first.from.is_some(), "{first:?}");
     }
     forkmon.finish();
 }

@@ -110,19 +110,21 @@ impl Launch<'_> {
         self
     }
 
-    /// Starts it as the user `nobody` (who must be able to reach and write all
-    /// of the project, and the program). Only root can do this.
-    pub fn by_nobody(mut self) -> Self {
+    /// Starts it as an ordinary user without any privilege, whom no other test
+    /// uses, so that limits on the user count only this. Only root can do this.
+    pub fn by_another_user(mut self) -> Self {
+        let user = other_user();
         let program = self.project.beside().join("forkmon");
         std::fs::copy(&self.program, &program).expect("the program can be copied");
         self.program = program;
-        open_to_all(self.project.base());
+        give_to(self.project.base(), user);
+        let user = user.to_string();
         let words = [
             "setpriv",
             "--reuid",
-            "65534",
+            &user,
             "--regid",
-            "65534",
+            &user,
             "--clear-groups",
             "--",
         ];
@@ -224,16 +226,22 @@ fn unblocked(fd: OwnedFd) -> File {
     File::from(fd)
 }
 
-fn open_to_all(path: &Path) {
+/// The id of a user that need not have a name, another one at each call.
+fn other_user() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    100_000 + std::process::id() % 100_000 * 100 + COUNT.fetch_add(1, Ordering::Relaxed) % 100
+}
+
+fn give_to(path: &Path, user: u32) {
     let meta = std::fs::symlink_metadata(path).expect("a file can be looked at");
     if meta.is_symlink() {
         return;
     }
-    std::os::unix::fs::chown(path, Some(65534), Some(65534)).expect("root can give files away");
+    std::os::unix::fs::chown(path, Some(user), Some(user)).expect("root can give files away");
     if meta.is_dir() {
         chmod(path, 0o755);
         for entry in std::fs::read_dir(path).expect("a folder can be listed") {
-            open_to_all(&entry.expect("a folder can be listed").path());
+            give_to(&entry.expect("a folder can be listed").path(), user);
         }
     }
 }
