@@ -236,7 +236,6 @@ fn freeze_stopped(
     let process = guest.process;
     let leader = index_of(held, process)
         .map_err(|_| Refusal::unsupported("leader-ended", "the guest's first thread has ended"))?;
-    let shared_pending = held[leader].task.pending_signals(true)?;
     for tid in held.iter().map(|h| h.task.tid()).collect::<Vec<_>>() {
         if thread::must_ask(guest.facts.entry(tid).or_default()) {
             let index = index_of(held, tid)?;
@@ -256,9 +255,10 @@ fn freeze_stopped(
         } else {
             event
         };
-        let state = thread::capture(process, id, task, event, facts, !shared_pending.is_empty())?;
+        let state = thread::capture(process, id, task, event, facts)?;
         threads.push((tid == process, state));
     }
+    guest.ignores_trap |= threads.iter().any(|(_, state)| state.blocks_trap());
     // The first thread comes first.
     threads.sort_by_key(|(is_leader, _)| !is_leader);
     let threads: Vec<ThreadState> = threads.into_iter().map(|(_, state)| state).collect();
@@ -267,12 +267,13 @@ fn freeze_stopped(
         hold(file).map_err(|why| Refusal::unsupported("open-file-not-kept", why))?;
     }
     let leader = index_of(held, process)?;
-    let (image, timers) = with_remote(tracer, guest, held, leader, |remote, guest| {
-        let timers = Timers::capture(remote, guest)?;
-        let child = remote.clone(libc::CLONE_PARENT as u64, 0, 0)?;
-        let image = settle(remote.tracer(), guest, child, &files)?;
-        Ok((image, timers))
-    })?;
+    let (image, timers, shared_pending) =
+        with_remote(tracer, guest, held, leader, |remote, guest| {
+            let (timers, shared_pending) = timers_and_signals(remote, guest)?;
+            let child = remote.clone(libc::CLONE_PARENT as u64, 0, 0)?;
+            let image = settle(remote.tracer(), guest, child, &files)?;
+            Ok((image, timers, shared_pending))
+        })?;
     Ok(Image::new(ImageParts {
         task: image,
         guest: guest.clone(),
@@ -293,6 +294,25 @@ fn capture_after_asking(
     with_remote(tracer, guest, held, index, |remote, guest| {
         thread::ask(remote, guest.facts.entry(tid).or_default())
     })
+}
+
+/// The timers and the signals that wait for the whole process, at one moment: a
+/// timer that goes off between looking at the one and at the other would be
+/// there twice, or not at all.
+fn timers_and_signals(
+    remote: &mut Remote<'_>,
+    guest: &Guest,
+) -> Result<(Timers, Vec<libc::siginfo_t>), Refusal> {
+    /// A timer that goes off faster than it can be read has no moment.
+    const TRIES: u32 = 8;
+    for _ in 0..TRIES {
+        let before = remote.task()?.pending_signals(true)?;
+        let timers = Timers::capture(remote, guest)?;
+        if remote.task()?.pending_signals(true)?.len() == before.len() {
+            return Ok((timers, before));
+        }
+    }
+    Err(Refusal::Late)
 }
 
 /// Makes a frozen image of a new-born copy: out of the way of signals for the
@@ -331,12 +351,12 @@ fn settle_child(
     }
     // Raising it needs no privilege; where it fails the image is just not first.
     let _ = fs::write(format!("/proc/{tid}/oom_score_adj"), "1000");
-    child.set_signal_mask(u64::MAX)?;
+    let site = guest.call_site()?;
+    child.set_signal_mask(site.blocked())?;
     let grouped = sys::set_group(tid, tid.raw());
     if grouped && files.holds_nothing_to_close() {
         return Ok(child);
     }
-    let site = guest.call_site()?;
     let mut remote = Remote::enter(tracer, tid, child, site)?;
     if !grouped {
         remote.call("setpgid", libc::SYS_setpgid, &[0, 0])?;

@@ -84,7 +84,8 @@ pub struct Guest {
     pub(crate) hazards: BTreeSet<Hazard>,
     pub(crate) facts: HashMap<Tid, Facts>,
     syscall_at: Option<RemoteAddr>,
-    ignores_trap: bool,
+    /// It ignores SIGTRAP, or a thread of it blocks it.
+    pub(crate) ignores_trap: bool,
     /// The filter that traces identity calls is installed.
     pub(crate) translates: bool,
     /// Frozen images among its ancestors: a fork of a copy of a copy gets slower

@@ -112,10 +112,11 @@ impl Image {
         let (first, others) = self.threads.split_first().ok_or(Refusal::Died)?;
         bind(&mut guest, first, process);
         let mut threads = Vec::with_capacity(self.threads.len());
+        let signalled = !self.shared_pending.is_empty();
         for (state, task) in others.iter().zip(newborn) {
             bind(&mut guest, state, task.tid());
             let remote = Remote::enter(leader.tracer(), process, task, site)?;
-            threads.push(state.restore(remote, process, Some(first))?);
+            threads.push(state.restore(remote, process, Some(first), signalled)?);
         }
         for info in &self.shared_pending {
             let at = leader.scratch()?.0;
@@ -127,7 +128,7 @@ impl Image {
             )?;
         }
         self.timers.restore(&mut leader, &guest)?;
-        threads.insert(0, first.restore(leader, process, None)?);
+        threads.insert(0, first.restore(leader, process, None, signalled)?);
         Ok(Resumed { guest, threads })
     }
 }

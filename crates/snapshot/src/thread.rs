@@ -58,6 +58,8 @@ impl AlternateStack {
 pub(crate) struct ThreadState {
     pub(crate) id: VirtualPid,
     registers: Registers,
+    /// Where it goes on if a signal waits for it.
+    registers_if_signalled: Registers,
     vectors: Vec<u8>,
     mask: u64,
     /// Signals for this thread only, in their order.
@@ -152,7 +154,6 @@ pub(crate) fn capture(
     task: &Stopped,
     event: &Event,
     facts: &mut Facts,
-    shared_pending: bool,
 ) -> Result<ThreadState, Refusal> {
     let tid = task.tid();
     let mut registers = task.registers()?;
@@ -163,7 +164,6 @@ pub(crate) fn capture(
     if let Event::Signal(RawSignal(_)) = event {
         pending.insert(0, task.signal_info()?);
     }
-    let signalled = !pending.is_empty() || shared_pending;
     let Some((alternate_stack, clear_child_tid)) = facts.asked else {
         return Err(Refusal::unsupported(
             "thread-not-asked",
@@ -172,7 +172,8 @@ pub(crate) fn capture(
     };
     Ok(ThreadState {
         id,
-        registers: registers_of_copy(registers, event, facts, signalled)?,
+        registers: registers_of_copy(registers.clone(), event, facts, false)?,
+        registers_if_signalled: registers_of_copy(registers, event, facts, true)?,
         vectors: task.extended_state()?,
         mask,
         pending,
@@ -209,6 +210,11 @@ pub(crate) fn ask(remote: &mut Remote<'_>, facts: &mut Facts) -> Result<(), Refu
 }
 
 impl ThreadState {
+    /// Whether SIGTRAP is blocked in it, and so may be pending.
+    pub(crate) fn blocks_trap(&self) -> bool {
+        self.mask & (1 << (libc::SIGTRAP - 1)) != 0
+    }
+
     /// The stack's facts for a thread that was just brought back.
     pub(crate) fn facts(&self) -> Facts {
         Facts {
@@ -224,6 +230,7 @@ impl ThreadState {
         mut remote: Remote<'_>,
         process: Tid,
         leader: Option<&ThreadState>,
+        shared_pending: bool,
     ) -> Result<Stopped, Refusal> {
         let tid = remote.tid();
         if self.robust_list.0 != 0 {
@@ -255,7 +262,12 @@ impl ThreadState {
             )?;
         }
         remote.task()?.set_extended_state(&self.vectors)?;
-        Ok(remote.leave_as(&self.registers, self.mask)?)
+        let registers = if shared_pending || !self.pending.is_empty() {
+            &self.registers_if_signalled
+        } else {
+            &self.registers
+        };
+        Ok(remote.leave_as(registers, self.mask)?)
     }
 
     /// What a thread of a copy lacks that the first thread gets by fork.

@@ -36,7 +36,12 @@ impl Timers {
         let mut timers = Self::default();
         if guest.hazards.contains(&Hazard::IntervalTimers) {
             for which in 0..3 {
-                let value = timers_value(remote, "getitimer", libc::SYS_getitimer, which)?;
+                let mut value = timers_value(remote, "getitimer", libc::SYS_getitimer, which)?;
+                if is_disarmed(&value) && value[..16] != [0; 16] {
+                    // It has gone off, and the kernel starts it again when its
+                    // signal, which waits, is delivered (`itimer.c`).
+                    value[24..].copy_from_slice(&1_u64.to_ne_bytes());
+                }
                 if !is_disarmed(&value) {
                     timers.intervals.push((which, value));
                 }

@@ -8,9 +8,9 @@
 //! Running over the instruction is a single step, which costs one stop: the
 //! SIGTRAP at its end, which the task never gets. The kernel forces that signal,
 //! and where it is blocked or ignored it takes the guest's action for it away
-//! (`force_sig_info_to_task` in the kernel's `signal.c`). So it is left unblocked
-//! meanwhile, and a guest that ignores it is run over the call by two
-//! PTRACE_SYSCALL instead.
+//! (`force_sig_info_to_task` in the kernel's `signal.c`); where one is pending
+//! already, the second one is lost. So it is left unblocked meanwhile, and a task
+//! that blocks or ignores it is run over the call by two PTRACE_SYSCALL instead.
 
 use crate::arch::Registers;
 use crate::memory::{AddressSpace, RemoteAddr};
@@ -30,8 +30,20 @@ const TRAP: u64 = 1 << (libc::SIGTRAP - 1);
 pub struct CallSite {
     /// The address of a system call instruction in the process's memory.
     pub instruction: RemoteAddr,
-    /// Whether the process ignores SIGTRAP.
+    /// Whether the process ignores SIGTRAP, or any of its threads blocks it.
     pub ignores_trap: bool,
+}
+
+impl CallSite {
+    /// The signals that are blocked in a task that only makes calls.
+    #[must_use]
+    pub fn blocked(&self) -> u64 {
+        if self.ignores_trap {
+            ALL_BLOCKED
+        } else {
+            ALL_BLOCKED & !TRAP
+        }
+    }
 }
 
 /// A task that makes system calls for its tracer until [`Remote::leave`].
@@ -72,11 +84,11 @@ impl<'t> Remote<'t> {
         let mut registers = task.registers()?;
         let mask = task.signal_mask()?;
         let tid = task.tid();
-        task.set_signal_mask(if site.ignores_trap {
-            ALL_BLOCKED
-        } else {
-            ALL_BLOCKED & !TRAP
-        })?;
+        let site = CallSite {
+            ignores_trap: site.ignores_trap || mask & TRAP != 0,
+            ..site
+        };
+        task.set_signal_mask(site.blocked())?;
         let before_call = task.is_before_call();
         let mut remote = Self {
             tracer,
@@ -213,9 +225,18 @@ impl<'t> Remote<'t> {
         loop {
             task.step()?;
             let (stopped, event) = self.tracer.wait_for(self.tid, None)?;
-            if matches!(event, Event::Signal(RawSignal(libc::SIGTRAP))) && is_step(&stopped)? {
+            if matches!(event, Event::Signal(RawSignal(libc::SIGTRAP))) {
+                let stepped = is_step(&stopped)?;
                 self.task = Some(stopped);
-                return Ok(());
+                if stepped {
+                    return Ok(());
+                }
+                // Somebody else's, in whose place the one of the step was lost.
+                self.stash.push(RawSignal(libc::SIGTRAP));
+                return Err(Error::Unexpected {
+                    tid: self.tid,
+                    what: "it got a SIGTRAP while it made a call for its tracer".into(),
+                });
             }
             task = self.pass(stopped, &event)?;
         }

@@ -1,11 +1,8 @@
 //! Sockets of real programs, frozen and brought back: each fixture must see the
 //! same after every resume as the run that the checkpoint was taken of.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod driver;
-
-use driver::{Driver, Reached};
+use crate::driver::{Driver, Reached};
+use crate::replay::{Runs, replay};
 use snapshot::Refusal;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,61 +16,6 @@ use tracee::End;
 
 /// How long a client waits for a server that does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What was to be seen of a fixture: the run that the checkpoint was taken of
-/// first, then its copies.
-struct Runs {
-    live: Vec<String>,
-    copies: Vec<Vec<String>>,
-}
-
-impl Runs {
-    /// All runs must be the same, and say this among other things.
-    #[track_caller]
-    fn assert_same(&self, lines: &[&str]) {
-        for line in lines {
-            assert!(
-                self.live.iter().any(|l| l == line),
-                "no line {line:?}: {:#?}",
-                self.live
-            );
-        }
-        for copy in &self.copies {
-            assert_eq!(*copy, self.live);
-        }
-    }
-}
-
-/// Runs a fixture to its end, and three times more from its checkpoint. `heard`
-/// gets every line while the fixture goes on.
-fn replay(driver: &mut Driver, heard: &mut dyn FnMut(&str)) -> Runs {
-    let mut before = Vec::new();
-    let Reached::Checkpoint(task) = driver.run(&mut |line| before.push(line.to_owned())) else {
-        panic!("no checkpoint: {before:?}");
-    };
-    let mut image = driver.freeze(task).unwrap();
-    let mut run = |driver: &mut Driver| {
-        let mut lines = Vec::new();
-        let reached = driver.run(&mut |line| {
-            lines.push(line.to_owned());
-            heard(line);
-        });
-        assert!(
-            matches!(reached, Reached::Stop | Reached::End(End::Exited(0))),
-            "{reached:?}: {lines:#?}"
-        );
-        lines
-    };
-    let live = run(driver);
-    let copies = (0..3)
-        .map(|_| {
-            driver.resume(&mut image).unwrap();
-            run(driver)
-        })
-        .collect();
-    driver.discard(image);
-    Runs { live, copies }
-}
 
 fn replay_alone(fixture: &str, arguments: &[&str]) -> Runs {
     replay(&mut Driver::start(fixture, arguments), &mut |_| {})

@@ -1,7 +1,7 @@
 //! Drives a fixture: a small C program that says where its checkpoint is and
 //! what it sees (`fixtures/marker.h`).
 
-use snapshot::{Frozen, Guest, Image, Inherited, Refusal};
+use snapshot::{Frozen, Guest, Hazard, Image, Inherited, Refusal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -82,9 +82,13 @@ impl Driver {
         };
         let spawned = tracer.spawn(&command, &filter.compile()).unwrap();
         let watched = Arc::new(AtomicI32::new(spawned.task.raw()));
+        let mut guest = Guest::new(spawned.task, inherited);
+        // The calls that lead to these are not traced here.
+        guest.note(Hazard::IntervalTimers);
+        guest.note(Hazard::PosixTimers);
         Self {
             tracer,
-            guest: Guest::new(spawned.task, inherited),
+            guest,
             filter: Filter::new(Action::Allow),
             passing: false,
             alive: true,
