@@ -189,6 +189,15 @@ impl Provenance {
         owing.map(|(id, file)| (*id, file.owed)).collect()
     }
 
+    /// The guest is dead and its closes have come: those that are owed still, beyond the
+    /// descriptions that images hold, never will. A task that died in its open either
+    /// did not open, or had closed before the file was watched.
+    pub(crate) fn guest_is_dead(&mut self, held: &BTreeMap<FileId, u64>) {
+        for (id, file) in &mut self.files {
+            file.owed = file.owed.min(held.get(id).copied().unwrap_or(0));
+        }
+    }
+
     /// Puts everything back to a mark: files made or saved after it no longer are,
     /// and the closes owed are those of the descriptions that its image holds.
     pub(crate) fn rewind(&mut self, mark: Mark, owed: &BTreeMap<FileId, u64>) {

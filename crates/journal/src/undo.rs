@@ -52,6 +52,8 @@ impl Journal {
     /// afterwards; the next effects count as coming after this one.
     pub fn undo_to(&mut self, mark: Mark) -> Undo {
         self.provenance.drain();
+        let held = self.marks.get(&mark).cloned().unwrap_or_default();
+        self.provenance.guest_is_dead(&held);
         let first = self.entries.partition_point(|entry| entry.mark < mark);
         let ids = self.entries.iter().flat_map(|entry| entry.change.ids());
         let mut undoing = Undoing {

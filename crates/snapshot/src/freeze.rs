@@ -98,7 +98,14 @@ fn stop_others(tracer: &mut Tracer, guest: &Guest, held: &mut Vec<Held>) -> Resu
         }
         for tid in missing {
             match tracer.wait_for(tid, Some(deadline)) {
-                Ok((task, event)) => held.push(Held { task, event }),
+                Ok((task, event)) => {
+                    let answer = match event {
+                        Event::Interrupted => task.forget_interruption(),
+                        _ => Ok(()),
+                    };
+                    held.push(Held { task, event });
+                    answer?;
+                }
                 Err(tracee::Error::Died(_)) if tid != guest.process => {}
                 Err(e) => return Err(e.into()),
             }
@@ -187,36 +194,60 @@ fn with_remote<T>(
     act: impl FnOnce(&mut Remote<'_>, &mut Guest) -> Result<T, Refusal>,
 ) -> Result<T, Refusal> {
     let site = guest.call_site()?;
-    let Held { task, event } = held.swap_remove(index);
-    let signal = match event {
-        Event::Signal(_) => Some(task.signal_info()?),
+    let signal = match held[index].event {
+        Event::Signal(_) => {
+            let task = &held[index].task;
+            // A thread that has overrun its stack has no place to pass its signal
+            // through. It is left as it is.
+            let stack = task.registers()?.stack_pointer() & !0xfff;
+            tracee::AddressSpace::of(task.tid())
+                .read_u64(tracee::RemoteAddr(stack))
+                .map_err(|e| match e {
+                    tracee::Error::Died(_) => Refusal::Died,
+                    _ => Refusal::Late,
+                })?;
+            Some(task.signal_info()?)
+        }
         _ => None,
     };
+    let Held { task, .. } = held.swap_remove(index);
     let (process, tid) = (guest.process, task.tid());
     let mut remote = Remote::enter(tracer, process, task, site)?;
-    let mut result = act(&mut remote, guest);
-    if let Some(info) = signal {
-        let at = remote.scratch()?.0;
-        remote.memory().write(at, sys::signal_bytes(&info))?;
-        let sent = remote.call(
-            "rt_tgsigqueueinfo",
-            libc::SYS_rt_tgsigqueueinfo,
-            &[
-                process.raw() as u64,
-                tid.raw() as u64,
-                info.si_signo as u64,
-                at.0,
-            ],
-        );
-        if let Err(e) = sent {
-            result = result.and(Err(e.into()));
-        }
-    }
+    // It is blocked for now and waits.
+    let sent = match &signal {
+        Some(info) => send_again(&mut remote, process, tid, info),
+        None => Ok(()),
+    };
+    let result = match sent {
+        Ok(()) => act(&mut remote, guest),
+        Err(e) => Err(e.into()),
+    };
     held.push(Held {
         task: remote.leave()?,
         event: Event::Interrupted,
     });
     result
+}
+
+fn send_again(
+    remote: &mut Remote<'_>,
+    process: Tid,
+    tid: Tid,
+    info: &libc::siginfo_t,
+) -> tracee::Result<()> {
+    let at = remote.scratch()?.0;
+    remote.memory().write(at, sys::signal_bytes(info))?;
+    remote.call(
+        "rt_tgsigqueueinfo",
+        libc::SYS_rt_tgsigqueueinfo,
+        &[
+            process.raw() as u64,
+            tid.raw() as u64,
+            info.si_signo as u64,
+            at.0,
+        ],
+    )?;
+    Ok(())
 }
 
 fn index_of(held: &[Held], tid: Tid) -> Result<usize, Refusal> {
@@ -234,7 +265,7 @@ fn freeze_stopped(
     check(guest, held)?;
     guest.look_again()?;
     let process = guest.process;
-    let leader = index_of(held, process)
+    index_of(held, process)
         .map_err(|_| Refusal::unsupported("leader-ended", "the guest's first thread has ended"))?;
     for tid in held.iter().map(|h| h.task.tid()).collect::<Vec<_>>() {
         if thread::must_ask(guest.facts.entry(tid).or_default()) {
@@ -255,7 +286,7 @@ fn freeze_stopped(
         } else {
             event
         };
-        let state = thread::capture(process, id, task, event, facts)?;
+        let state = thread::capture(process, id, task, event, facts, guest.caught)?;
         threads.push((tid == process, state));
     }
     guest.ignores_trap |= threads.iter().any(|(_, state)| state.blocks_trap());

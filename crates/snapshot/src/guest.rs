@@ -86,6 +86,8 @@ pub struct Guest {
     syscall_at: Option<RemoteAddr>,
     /// It ignores SIGTRAP, or a thread of it blocks it.
     pub(crate) ignores_trap: bool,
+    /// The signals that it has handlers for.
+    pub(crate) caught: u64,
     /// The filter that traces identity calls is installed.
     pub(crate) translates: bool,
     /// Frozen images among its ancestors: a fork of a copy of a copy gets slower
@@ -105,6 +107,7 @@ impl Guest {
             facts: HashMap::new(),
             syscall_at: None,
             ignores_trap: false,
+            caught: 0,
             translates: false,
             depth: 0,
         }
@@ -166,9 +169,10 @@ impl Guest {
 
     /// Learns what may have changed since the last checkpoint.
     pub(crate) fn look_again(&mut self) -> Result<(), Refusal> {
-        let ignored = procfs::ignored_signals(self.process)
+        let actions = procfs::signal_actions(self.process)
             .map_err(Refusal::proc("read the guest's signal actions"))?;
-        self.ignores_trap = ignored & (1 << (libc::SIGTRAP - 1)) != 0;
+        self.ignores_trap = actions.ignored & (1 << (libc::SIGTRAP - 1)) != 0;
+        self.caught = actions.caught;
         Ok(())
     }
 

@@ -54,7 +54,7 @@ pub mod fuzzing {
     /// Reads a text as each of the files of `/proc` that are parsed.
     pub fn parse_proc_text(text: &str) {
         let _ = crate::procfs::parse_stat(text);
-        let _ = crate::procfs::parse_ignored_signals(text);
+        let _ = crate::procfs::parse_signal_actions(text);
         let _ = crate::procfs::parse_fdinfo(text);
         let _ = crate::procfs::parse_timers(text);
         let _ = crate::procfs::parse_shared_mappings(text);

@@ -67,17 +67,30 @@ pub(crate) fn stat(process: Tid) -> io::Result<Stat> {
     parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The signals that a process ignores, one bit each, in the text of
-/// `/proc/PID/status`.
-pub(crate) fn parse_ignored_signals(text: &str) -> Option<u64> {
-    let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
+/// The signals that a process ignores and those that it has handlers for, one
+/// bit each.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) struct SignalActions {
+    pub(crate) ignored: u64,
+    pub(crate) caught: u64,
 }
 
-pub(crate) fn ignored_signals(process: Tid) -> io::Result<u64> {
+/// Finds them in the text of `/proc/PID/status`.
+pub(crate) fn parse_signal_actions(text: &str) -> Option<SignalActions> {
+    let mask = |name| {
+        let mask = text.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    };
+    Some(SignalActions {
+        ignored: mask("SigIgn:")?,
+        caught: mask("SigCgt:")?,
+    })
+}
+
+pub(crate) fn signal_actions(process: Tid) -> io::Result<SignalActions> {
     // The process's name in it may be of any bytes.
     let bytes = fs::read(format!("/proc/{process}/status"))?;
-    parse_ignored_signals(&String::from_utf8_lossy(&bytes))
+    parse_signal_actions(&String::from_utf8_lossy(&bytes))
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -328,7 +341,7 @@ mod tests {
             text in "(\\PC|\n|[0-9a-f]{1,20}|[:/() -]|tfd|events|data|ino|it_value|ID|notify|signal){0,60}"
         ) {
             let _ = parse_stat(&text);
-            let _ = parse_ignored_signals(&text);
+            let _ = parse_signal_actions(&text);
             let _ = parse_fdinfo(&text);
             let _ = parse_timers(&text);
             for mapping in parse_shared_mappings(&text) {

@@ -112,7 +112,7 @@ impl Image {
         let (first, others) = self.threads.split_first().ok_or(Refusal::Died)?;
         bind(&mut guest, first, process);
         let mut threads = Vec::with_capacity(self.threads.len());
-        let signalled = !self.shared_pending.is_empty();
+        let signalled = &self.shared_pending;
         for (state, task) in others.iter().zip(newborn) {
             bind(&mut guest, state, task.tid());
             let remote = Remote::enter(leader.tracer(), process, task, site)?;

@@ -16,8 +16,9 @@ pub(crate) struct Facts {
     /// `stack_t` as sigaltstack(2) gives it, and the clear-child-tid address.
     asked: Option<(AlternateStack, u64)>,
     /// The call whose restart a `restart_syscall` stands for: after a second
-    /// interruption the registers show only the latter.
-    restarting: Option<u64>,
+    /// interruption the registers show only the latter. With what does not change
+    /// until the call returns.
+    restarting: Option<(u64, [u64; 8])>,
 }
 
 /// `stack_t`.
@@ -62,6 +63,8 @@ pub(crate) struct ThreadState {
     registers_if_signalled: Registers,
     vectors: Vec<u8>,
     mask: u64,
+    /// The signals that the process has handlers for.
+    caught: u64,
     /// Signals for this thread only, in their order.
     pending: Vec<libc::siginfo_t>,
     robust_list: (u64, u64),
@@ -102,6 +105,13 @@ fn leave_critical_section(
     Ok(())
 }
 
+/// Where a call was made from and with what.
+fn call_frame(registers: &Registers) -> [u64; 8] {
+    let [a, b, c, d, e, f] = registers.arguments();
+    let (ip, sp) = (registers.instruction_pointer(), registers.stack_pointer());
+    [a, b, c, d, e, f, ip, sp]
+}
+
 /// Where a copy of a thread goes on that stopped here with these registers.
 fn registers_of_copy(
     mut registers: Registers,
@@ -123,9 +133,11 @@ fn registers_of_copy(
     }
     if value == restart::BLOCK {
         if call != libc::SYS_restart_syscall as u64 {
-            facts.restarting = Some(call);
+            facts.restarting = Some((call, call_frame(&registers)));
         }
-        let Some(original) = facts.restarting else {
+        // One that was interrupted out of sight may be another call by now.
+        let frame = call_frame(&registers);
+        let Some((original, _)) = facts.restarting.filter(|(_, known)| *known == frame) else {
             return Err(Refusal::unsupported(
                 "unknown-restart",
                 "a thread restarts a call that began unseen",
@@ -154,6 +166,7 @@ pub(crate) fn capture(
     task: &Stopped,
     event: &Event,
     facts: &mut Facts,
+    caught: u64,
 ) -> Result<ThreadState, Refusal> {
     let tid = task.tid();
     let mut registers = task.registers()?;
@@ -176,6 +189,7 @@ pub(crate) fn capture(
         registers_if_signalled: registers_of_copy(registers, event, facts, true)?,
         vectors: task.extended_state()?,
         mask,
+        caught,
         pending,
         robust_list: tracee::robust_list(tid)
             .map_err(Refusal::proc("read a thread's robust list"))?,
@@ -230,7 +244,7 @@ impl ThreadState {
         mut remote: Remote<'_>,
         process: Tid,
         leader: Option<&ThreadState>,
-        shared_pending: bool,
+        shared_pending: &[libc::siginfo_t],
     ) -> Result<Stopped, Refusal> {
         let tid = remote.tid();
         if self.robust_list.0 != 0 {
@@ -262,7 +276,12 @@ impl ThreadState {
             )?;
         }
         remote.task()?.set_extended_state(&self.vectors)?;
-        let registers = if shared_pending || !self.pending.is_empty() {
+        // What is blocked, or has no handler, interrupts nothing.
+        let mut waiting = self.pending.iter().chain(shared_pending);
+        let registers = if waiting.any(|info| {
+            let bit = 1 << (info.si_signo - 1);
+            self.mask & bit == 0 && self.caught & bit != 0
+        }) {
             &self.registers_if_signalled
         } else {
             &self.registers

@@ -56,8 +56,11 @@ pub struct Remote<'t> {
     registers: Registers,
     mask: u64,
     site: CallSite,
-    /// Signals that cannot be blocked and came meanwhile: SIGSTOP.
+    /// A SIGTRAP that somebody sent meanwhile, to be sent again.
     stash: Vec<RawSignal>,
+    /// A stop signal came meanwhile, so that the task may have to take part in a
+    /// group stop when it is let go.
+    stopping: bool,
     saved: Option<(RemoteAddr, Vec<u8>)>,
 }
 
@@ -99,6 +102,7 @@ impl<'t> Remote<'t> {
             mask,
             site,
             stash: Vec::new(),
+            stopping: false,
             saved: None,
         };
         if before_call {
@@ -259,7 +263,14 @@ impl<'t> Remote<'t> {
     /// Deals with a stop on the way to the one that is waited for.
     fn pass(&mut self, stopped: Stopped, event: &Event) -> Result<Stopped> {
         match event {
+            // SIGSTOP cannot be blocked. It takes effect now: sent again later, it
+            // would outlive a SIGCONT that came meanwhile.
+            Event::Signal(signal @ RawSignal(libc::SIGSTOP)) => {
+                self.stopping = true;
+                return Ok(stopped.with_signal(*signal));
+            }
             Event::Signal(signal) => self.stash.push(*signal),
+            Event::GroupStop(_) => self.stopping = true,
             Event::Exec { .. } => {
                 return Err(Error::Unexpected {
                     tid: self.tid,
@@ -269,11 +280,7 @@ impl<'t> Remote<'t> {
             // The filter's stop for an injected call that it traces comes after
             // the entry; a clone tells of its child; a group stop or an
             // interruption is looked at again when the task is let go.
-            Event::Seccomp
-            | Event::SyscallExit
-            | Event::Child { .. }
-            | Event::GroupStop(_)
-            | Event::Interrupted => {}
+            Event::Seccomp | Event::SyscallExit | Event::Child { .. } | Event::Interrupted => {}
         }
         Ok(stopped)
     }
@@ -307,8 +314,8 @@ impl<'t> Remote<'t> {
         task.set_registers(registers)?;
         task.set_signal_mask(mask)?;
         task.position = Position::Elsewhere;
-        task.reinterrupt =
-            registers.call().is_some() && restart::is_restart(registers.return_value());
+        task.reinterrupt = self.stopping
+            || registers.call().is_some() && restart::is_restart(registers.return_value());
         for signal in self.stash.drain(..) {
             kill_thread(self.process, self.tid, signal.0);
         }

@@ -126,6 +126,8 @@ pub struct Stopped {
     /// The kernel is to restart an interrupted system call, which it forgets
     /// after an injected one unless the task is interrupted once more.
     pub(crate) reinterrupt: bool,
+    /// A signal to deliver when it is run on to a system call or by a step.
+    signal: i32,
 }
 
 impl Stopped {
@@ -134,6 +136,7 @@ impl Stopped {
             tid,
             position,
             reinterrupt: false,
+            signal: 0,
         }
     }
 
@@ -147,6 +150,12 @@ impl Stopped {
     #[must_use]
     pub fn is_before_call(&self) -> bool {
         self.position == Position::BeforeCall
+    }
+
+    /// The same stop, from which the task gets a signal.
+    pub(crate) fn with_signal(mut self, signal: RawSignal) -> Self {
+        self.signal = signal.0;
+        self
     }
 
     fn request<T>(&self, step: &'static str, answer: std::io::Result<T>) -> Result<T> {
@@ -177,7 +186,7 @@ impl Stopped {
     pub fn resume_to_syscall(self) -> Result<()> {
         self.request(
             "continue to a system call",
-            ptrace::cont_to_syscall(self.tid.raw(), 0),
+            ptrace::cont_to_syscall(self.tid.raw(), self.signal),
         )
     }
 
@@ -187,7 +196,7 @@ impl Stopped {
     ///
     /// [`Error::Died`].
     pub(crate) fn step(self) -> Result<()> {
-        self.request("step", ptrace::single_step(self.tid.raw()))
+        self.request("step", ptrace::single_step(self.tid.raw(), self.signal))
     }
 
     /// Leaves a task of a group stop stopped, but hears of its end by SIGCONT.
@@ -197,6 +206,43 @@ impl Stopped {
     /// [`Error::Died`].
     pub fn listen(self) -> Result<()> {
         self.request("listen", ptrace::listen(self.tid.raw()))
+    }
+
+    /// Has the task make its call again if nothing but an interruption by the
+    /// tracer ended it: these calls answer EINTR then instead of being restarted
+    /// by the kernel (signal(7), "Interruption of system calls … by stop signals").
+    /// Their timeouts start over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Died`].
+    pub fn forget_interruption(&self) -> Result<()> {
+        const CALLS: [i64; 7] = [
+            libc::SYS_epoll_wait,
+            libc::SYS_epoll_pwait,
+            libc::SYS_epoll_pwait2,
+            libc::SYS_rt_sigtimedwait,
+            libc::SYS_recvfrom,
+            libc::SYS_recvmsg,
+            libc::SYS_accept4,
+        ];
+        let mut registers = self.registers()?;
+        let Some(call) = registers.call() else {
+            return Ok(());
+        };
+        if registers.return_value() != -i64::from(libc::EINTR) || !CALLS.contains(&(call as i64)) {
+            return Ok(());
+        }
+        let mask = self.signal_mask()?;
+        for shared in [false, true] {
+            for signal in self.pending_signals(shared)? {
+                if mask & (1 << (signal.si_signo - 1)) == 0 {
+                    return Ok(());
+                }
+            }
+        }
+        registers.rewind_call(call);
+        self.set_registers(&registers)
     }
 
     /// The system call that the task is about to make.

@@ -1,5 +1,7 @@
 //! A real guest is started, stopped, made to call, and let go.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use rustix::process::getpid;
 use tracee::{
     Action, CallSite, Command, End, Event, Filter, Remote, RemoteAddr, Report, Rule, Tid, Tracer,

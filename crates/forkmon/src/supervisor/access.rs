@@ -313,7 +313,7 @@ impl Supervisor<'_> {
         }
         let path = self.final_target(path, follow);
         self.last_access.entry(path.clone()).or_default().at = Some(Instant::now());
-        if self.is_known(&path, want) {
+        if self.is_known(&path, want) && !(follow && self.is_unfollowed_link(&path)) {
             return Ok(Some(task));
         }
         let mut task = task;
@@ -338,6 +338,14 @@ impl Supervisor<'_> {
         // What was missing is known to be so until somebody makes it, which is
         // an edit, or the guest's own doing.
         self.timeline.knows(path, kind) || self.timeline.knows(path, AccessKind::Missing)
+    }
+
+    /// Whether this is a link that was looked at or made, but not followed yet: what
+    /// is known of it says nothing of its target.
+    fn is_unfollowed_link(&self, path: &Path) -> bool {
+        !self.links.contains_key(path)
+            && self.timeline.knows(path, AccessKind::Link)
+            && fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
     }
 
     /// Where the links that are known lead.

@@ -304,6 +304,15 @@ pub(super) fn filter() -> Program {
             Action::Errno(libc::EINVAL as u16),
         ),
         (
+            // A process that is not dumpable could not be looked into.
+            libc::SYS_prctl,
+            Condition::Equal {
+                argument: 0,
+                value: libc::PR_SET_DUMPABLE as u32,
+            },
+            Action::Errno(0),
+        ),
+        (
             libc::SYS_prctl,
             Condition::Equal {
                 argument: 0,

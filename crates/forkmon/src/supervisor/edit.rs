@@ -218,6 +218,9 @@ impl Supervisor<'_> {
         let first = *first;
         let candidate = self.timeline.resume_point(first);
         self.drop_run(candidate)?;
+        if self.finished.is_some() || self.quitting.is_some() {
+            return Ok(());
+        }
         let began = edit.began.unwrap_or_else(Instant::now);
         let paths: Vec<&Path> = edit
             .changes

@@ -83,8 +83,15 @@ impl Supervisor<'_> {
         if !(by_terminal && self.is_in_our_group(self.run.root())) {
             tracee::kill_task(self.run.root(), signal);
         }
-        self.bell.after(self.config.stop_timeout, Timed::Deadline);
+        self.set_deadline();
+    }
+
+    /// Gives the guest its time from now on; earlier times no longer count.
+    fn set_deadline(&mut self) {
+        self.deadline += 1;
         self.deadline_passed = false;
+        let timed = Timed::Deadline(self.deadline);
+        self.bell.after(self.config.stop_timeout, timed);
     }
 
     /// Whether the terminal's signals for this process reach the guest by
@@ -114,8 +121,7 @@ impl Supervisor<'_> {
         {
             self.run.barred = true;
             tracee::kill_task(self.run.root(), signal);
-            self.deadline_passed = false;
-            self.bell.after(self.config.stop_timeout, Timed::Deadline);
+            self.set_deadline();
             self.dropping = true;
             while self.run.ended.is_none() && !self.deadline_passed && self.finished.is_none() {
                 self.handle_next()?;
@@ -163,8 +169,14 @@ impl Supervisor<'_> {
                         self.image_lost(id);
                     }
                     left.remove(&task);
-                    if let Some(Pending::Effect { prepared, paths }) = self.run.remove(task) {
-                        self.effect_done(*prepared, &paths, true);
+                    let (gone, pending) = self.run.remove(task);
+                    for task in gone {
+                        left.remove(&task);
+                    }
+                    for pending in pending {
+                        if let Pending::Effect { prepared, paths } = pending {
+                            self.effect_done(*prepared, &paths, true);
+                        }
                     }
                 }
                 Report::Rung => self.rung_meanwhile = true,

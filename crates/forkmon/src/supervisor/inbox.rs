@@ -33,8 +33,8 @@ pub(super) enum News {
 /// What a time was waited for.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(super) enum Timed {
-    /// The time that a guest has to end by itself.
-    Deadline,
+    /// The time that a guest has to end by itself, the nth that was set.
+    Deadline(u64),
     /// The time in which changes are gathered.
     Gathered,
 }

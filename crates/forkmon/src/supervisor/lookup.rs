@@ -112,7 +112,7 @@ impl Lookups {
 
     fn resolve(&mut self, scope: &Scope, base: Option<&Path>, text: &OsStr) -> Name {
         let path = normalise(base, Path::new(text));
-        if NEVER.iter().any(|folder| path.starts_with(folder)) {
+        if NEVER.iter().any(|folder| path.starts_with(folder)) && !path.starts_with("/dev/shm") {
             return Name {
                 path,
                 in_scope: false,

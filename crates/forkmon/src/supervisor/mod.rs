@@ -97,6 +97,8 @@ struct Supervisor<'a> {
     quitting: Option<u8>,
     /// The status to exit with, now.
     finished: Option<u8>,
+    /// How many deadlines were set.
+    deadline: u64,
     deadline_passed: bool,
     /// A run is being asked to end: file events wait.
     dropping: bool,
@@ -182,6 +184,7 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
         next_run: 0,
         quitting: None,
         finished: None,
+        deadline: 0,
         deadline_passed: false,
         dropping: false,
         later: Vec::new(),
@@ -338,6 +341,8 @@ impl Supervisor<'_> {
             tracee::Event::GroupStop(_) => Ok(task.listen()?),
             tracee::Event::Interrupted => {
                 self.run.arrived(tid);
+                // A checkpoint was given up before this one had stopped.
+                task.forget_interruption()?;
                 Ok(task.resume(None)?)
             }
             tracee::Event::Child { child, .. } => {
@@ -404,9 +409,11 @@ impl Supervisor<'_> {
             self.image_lost(id);
             return Ok(());
         }
-        if let Some(Pending::Effect { prepared, paths }) = self.run.remove(task) {
-            // Whether the call worked nobody can tell any more.
-            self.effect_done(*prepared, &paths, true);
+        for pending in self.run.remove(task).1 {
+            if let Pending::Effect { prepared, paths } = pending {
+                // Whether the call worked nobody can tell any more.
+                self.effect_done(*prepared, &paths, true);
+            }
         }
         if task == self.run.root() && self.run.ended.is_none() {
             self.run.ended = Some(end);
@@ -437,7 +444,9 @@ impl Supervisor<'_> {
                     signal,
                     by_terminal,
                 } => self.asked_to_quit(signal, by_terminal),
-                News::Timed(Timed::Deadline) => self.deadline_passed = true,
+                News::Timed(Timed::Deadline(nth)) => {
+                    self.deadline_passed |= nth == self.deadline;
+                }
                 News::Timed(Timed::Gathered) => {
                     for batch in std::mem::take(&mut self.later) {
                         self.files_changed(batch)?;
@@ -458,8 +467,9 @@ impl Supervisor<'_> {
         self.bell.replace(attach(&mut self.tracer, &guardian)?);
         keeper.guardian = guardian;
         drop(keeper);
-        // What was rung for meanwhile.
-        self.read_news()
+        // What was rung for meanwhile; not here, where a run may be half killed.
+        self.rung_meanwhile = true;
+        Ok(())
     }
 
     /// A new process of a resumed run got an id that the guest knows another

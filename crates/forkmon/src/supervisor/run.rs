@@ -224,14 +224,30 @@ impl Run {
         }
     }
 
-    /// A task is gone. What was to be done when its call returned is answered.
-    pub(super) fn remove(&mut self, task: Tid) -> Option<Pending> {
-        self.processes.remove(&task);
+    /// A task is gone. The end of a process's first thread is reported when no
+    /// other is left: a thread that was killed on its way through execve has
+    /// ended under that id, and is never heard of under its own. Answers all
+    /// tasks that are gone and what was to be done when their calls returned.
+    pub(super) fn remove(&mut self, task: Tid) -> (Vec<Tid>, Vec<Pending>) {
+        let is_process = self.processes.remove(&task).is_some();
+        let gone: Vec<Tid> = self
+            .tasks
+            .iter()
+            .filter(|(tid, of)| **tid == task || is_process && of.process == task)
+            .map(|(tid, _)| *tid)
+            .collect();
+        let mut pending = Vec::new();
+        for tid in &gone {
+            self.awaited.remove(tid);
+            if self.considered == Some(*tid) {
+                self.considered = None;
+            }
+            // Its id may be given to another thread.
+            self.guest.forget_thread(*tid);
+            pending.extend(self.tasks.remove(tid).and_then(|task| task.pending));
+        }
         self.unborn.remove(&task);
         self.awaited.remove(&task);
-        if self.considered == Some(task) {
-            self.considered = None;
-        }
-        self.tasks.remove(&task)?.pending
+        (gone, pending)
     }
 }

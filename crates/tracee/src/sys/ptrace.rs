@@ -49,8 +49,8 @@ pub(crate) fn cont_to_syscall(tid: libc::pid_t, signal: i32) -> io::Result<()> {
     plain(libc::PTRACE_SYSCALL, tid, 0, signal as usize).map(drop)
 }
 
-pub(crate) fn single_step(tid: libc::pid_t) -> io::Result<()> {
-    plain(libc::PTRACE_SINGLESTEP, tid, 0, 0).map(drop)
+pub(crate) fn single_step(tid: libc::pid_t, signal: i32) -> io::Result<()> {
+    plain(libc::PTRACE_SINGLESTEP, tid, 0, signal as usize).map(drop)
 }
 
 pub(crate) fn listen(tid: libc::pid_t) -> io::Result<()> {
