@@ -159,6 +159,14 @@ impl Change {
             Change::Removed { path, .. } => (Some((path, None)), None),
             Change::Renamed { from, to, id, .. } => (Some((from, None)), Some((to, Some(*id)))),
             Change::Exchanged { a, b } => (Some((&a.0, Some(b.1))), Some((&b.0, Some(a.1)))),
+            // A new mode or time leaves what lies under the name as it was.
+            Change::Beyond(
+                Unjournaled {
+                    why: Obstacle::Other(_),
+                    ..
+                },
+                _,
+            ) => (None, None),
             Change::Beyond(unjournaled, id) => (Some((&unjournaled.path, *id)), None),
         };
         first.into_iter().chain(second)
@@ -457,6 +465,27 @@ impl Journal {
         };
         let tracked = found.and_then(|id| self.provenance.get(id));
         found != expected || tracked.is_some_and(|file| file.foreign.is_some())
+    }
+
+    /// The names that the guest changed and somebody else has changed since. Looks at
+    /// each of them.
+    pub fn changed_by_others(&mut self) -> Vec<PathBuf> {
+        let names: Vec<PathBuf> = self.names.keys().cloned().collect();
+        names
+            .into_iter()
+            .filter(|name| self.foreign(name))
+            .collect()
+    }
+
+    /// Whether the file under a path is one that the guest has written to, by this
+    /// or another of its names, and nobody else has.
+    pub fn wrote_file(&mut self, path: &Path) -> bool {
+        self.provenance.drain();
+        let Ok(Some(look)) = Look::at(path, true) else {
+            return false;
+        };
+        let file = self.provenance.get(look.id);
+        file.is_some_and(|file| file.unwatched.is_none() && file.foreign.is_none())
     }
 
     /// The guest's name that a path leads to, and what it left there.

@@ -26,8 +26,9 @@ pub(crate) struct Fact {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct History {
     facts: Vec<Fact>,
-    /// Where the guest first wrote the path. It has no facts after that: what
-    /// the guest finds there is then its own, and follows from earlier facts.
+    /// Where the guest first wrote the path. What the guest finds there after
+    /// that is its own, and follows from earlier facts; only others' names in a
+    /// folder that it made are news to it.
     wrote: Option<AccessIndex>,
     /// Each belongs to the identity of a fact: a fingerprint is true for ever,
     /// but of no use once the facts about that file are gone.
@@ -52,7 +53,8 @@ impl History {
     }
 
     pub(crate) fn knows(&self, kind: AccessKind) -> bool {
-        self.wrote.is_some() || self.kinds().contains(kind)
+        let own = self.wrote.is_some() && kind != AccessKind::Listing;
+        own || self.kinds().contains(kind)
     }
 
     /// The index of the earliest fact that says the same.
@@ -157,7 +159,7 @@ impl History {
     }
 
     pub(crate) fn wants_names(&self) -> bool {
-        self.wrote.is_none() && self.kinds().contains(AccessKind::Listing)
+        self.kinds().contains(AccessKind::Listing)
     }
 
     /// The earliest fact that does not hold now, and how it fails.
@@ -166,7 +168,11 @@ impl History {
         now: &Current,
         own: impl Fn(&OsStr) -> bool,
     ) -> Option<(AccessIndex, ChangeKind)> {
-        self.facts.iter().find_map(|fact| {
+        let counts = |fact: &&Fact| match self.wrote {
+            None => true,
+            Some(wrote) => fact.index >= wrote,
+        };
+        self.facts.iter().filter(counts).find_map(|fact| {
             let recorded = fact.seen.bytes_of().and_then(|of| self.fingerprint(of));
             let change = rules::contradiction(&fact.seen, recorded, fact.spoiled, now, &own)?;
             Some((fact.index, change))

@@ -83,11 +83,14 @@ impl Timeline {
     /// What is known already is not recorded twice: the position is then that of
     /// the first access that learned the same. An observation that differs from
     /// the earlier ones of its kind is a further fact. After
-    /// [`wrote`](Self::wrote) nothing is recorded, since the guest then sees its
-    /// own work; the position is then that of the write.
+    /// [`wrote`](Self::wrote) nothing is recorded but the listing of a folder,
+    /// since the guest then sees its own work; the position is then that of the
+    /// write.
     pub fn record(&mut self, path: &Path, seen: Observation) -> AccessIndex {
         if let Some(history) = self.histories.get(path) {
-            if let Some(at) = history.wrote() {
+            if let Some(at) = history.wrote()
+                && seen.kind() != AccessKind::Listing
+            {
                 return at;
             }
             if let Some(first) = history.find(&seen, |name| self.is_own(path, name)) {
@@ -159,6 +162,12 @@ impl Timeline {
         }
     }
 
+    /// Where the guest first changed a path, if it did.
+    #[must_use]
+    pub fn wrote_at(&self, path: &Path) -> Option<AccessIndex> {
+        self.histories.get(path).and_then(History::wrote)
+    }
+
     fn is_own(&self, folder: &Path, name: &OsStr) -> bool {
         self.histories
             .get(folder.join(name).as_path())
@@ -187,11 +196,13 @@ impl Timeline {
         let Some(history) = self.histories.get(path) else {
             return Verdict::Untouched;
         };
-        if !history.touched() || history.wrote().is_some() {
+        if !history.touched() {
             return Verdict::Untouched;
         }
+        let own = history.wrote().is_some();
         match history.first_contradiction(now, |name| self.is_own(path, name)) {
             Some((first, change)) => Verdict::Contradicted { first, change },
+            None if own => Verdict::Untouched,
             None => Verdict::Unchanged,
         }
     }

@@ -123,7 +123,10 @@ proptest! {
             match op {
                 Op::Record(n, seen) => {
                     let entry = (path(*n), seen.clone());
-                    if !own.contains(n) && !expected.contains(&entry) {
+                    // The guest's own work is no news to it, but for the names that
+                    // others put into a folder of its own.
+                    let news = !own.contains(n) || matches!(seen, Observation::Listing(_));
+                    if news && !expected.contains(&entry) {
                         expected.push(entry);
                     }
                 }
@@ -152,6 +155,33 @@ fn content(n: u64) -> Observation {
 
 fn first(at: u64, verdict: Verdict) -> bool {
     verdict.contradiction() == Some(AccessIndex(at))
+}
+
+/// The guest made a folder and listed it: a name that somebody else adds is news.
+#[test]
+fn others_names_in_a_folder_of_the_guests_own_count() {
+    let mut timeline = roomy();
+    let folder = path(1);
+    timeline.record(&folder, Observation::Missing);
+    timeline.wrote(&folder);
+    let metadata = Metadata {
+        kind: FileKind::Folder,
+        mode: 0o755,
+        identity: identity(1),
+    };
+    let with = |names: &[&str]| Current::Folder {
+        metadata,
+        names: Some(names.iter().map(Into::into).collect()),
+    };
+    assert_eq!(timeline.judge(&folder, &with(&[])), Verdict::Untouched);
+    timeline.record(&folder, Observation::Listing(Default::default()));
+    assert_eq!(timeline.judge(&folder, &with(&[])), Verdict::Untouched);
+    assert!(first(1, timeline.judge(&folder, &with(&["plugin"]))));
+    timeline.wrote(&folder.join("plugin"));
+    assert_eq!(
+        timeline.judge(&folder, &with(&["plugin"])),
+        Verdict::Untouched
+    );
 }
 
 #[test]

@@ -207,6 +207,13 @@ impl Supervisor<'_> {
                 None => return Ok(()),
             }
         }
+        if name.in_scope && want.is_none() && follow {
+            // What is cut to nothing depends on where the links lead.
+            match self.touch_links(task, &name.path)? {
+                Some(stopped) => task = stopped,
+                None => return Ok(()),
+            }
+        }
         if writes {
             return self.open_for_writing(task, process, &name, flags);
         }
@@ -327,6 +334,33 @@ impl Supervisor<'_> {
         Ok(Some(task))
     }
 
+    /// An access of the links on the way to a file, and of nothing else.
+    fn touch_links(&mut self, task: Stopped, path: &Path) -> anyhow::Result<Option<Stopped>> {
+        let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        if !is_link || self.config.once {
+            return Ok(Some(task));
+        }
+        let answer = self.touch(task, path, Want::Link, false)?;
+        if answer.is_some()
+            && let Ok(target) = fs::canonicalize(path)
+        {
+            self.links.insert(path.to_owned(), target);
+        }
+        Ok(answer)
+    }
+
+    /// A call that was to make or change a path has failed: what is missing on the
+    /// way to it is why, and its creation would change that.
+    pub(super) fn observe_missing(&mut self, path: &Path) -> anyhow::Result<()> {
+        for missing in path.ancestors() {
+            if missing.exists() || !self.config.scope.contains(missing) {
+                break;
+            }
+            self.observe(missing, Want::Metadata, false)?;
+        }
+        Ok(())
+    }
+
     fn is_known(&self, path: &Path, want: Want) -> bool {
         let kind = match want {
             Want::Content => AccessKind::Content,
@@ -337,7 +371,8 @@ impl Supervisor<'_> {
         };
         // What was missing is known to be so until somebody makes it, which is
         // an edit, or the guest's own doing.
-        self.timeline.knows(path, kind) || self.timeline.knows(path, AccessKind::Missing)
+        self.timeline.knows(path, kind)
+            || want != Want::Listing && self.timeline.knows(path, AccessKind::Missing)
     }
 
     /// Whether this is a link that was looked at or made, but not followed yet: what
@@ -349,7 +384,7 @@ impl Supervisor<'_> {
     }
 
     /// Where the links that are known lead.
-    fn final_target(&self, path: &Path, follow: bool) -> PathBuf {
+    pub(super) fn final_target(&self, path: &Path, follow: bool) -> PathBuf {
         let mut path = path;
         if follow {
             for _ in 0..MOST_LINKS {
@@ -429,10 +464,12 @@ impl Supervisor<'_> {
     }
 
     fn record(&mut self, path: &Path, seen: Observation) {
-        // An executed file tells by its mode that it can be executed.
-        let mode = matches!(seen, Observation::Program { .. })
-            .then(|| fs::symlink_metadata(path).ok())
-            .flatten();
+        // That a file can be opened or executed tells of its mode.
+        let by_mode = matches!(
+            seen,
+            Observation::Content { .. } | Observation::Program { .. }
+        );
+        let mode = by_mode.then(|| fs::symlink_metadata(path).ok()).flatten();
         if let Some(metadata) = identity_of(&seen) {
             self.last_access.entry(path.to_owned()).or_default().seen = Some(metadata);
         }

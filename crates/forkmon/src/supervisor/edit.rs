@@ -6,9 +6,10 @@ use super::fingerprint;
 use crate::events::{ChangeKind, ChangedPath, Event, Reason};
 use crate::messages::Outcome;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use timeline::{AccessIndex, Current, Verdict};
+use timeline::{AccessIndex, CheckpointId, Current, Verdict};
 
 /// What a batch of events comes to.
 #[derive(Debug, Default)]
@@ -67,16 +68,22 @@ impl Supervisor<'_> {
 
     fn judge(&mut self, touch: &watch::Touch, edit: &mut Edit) {
         let path = &touch.path;
-        if self.is_our_own_doing(path) {
+        if self.is_our_own_doing(path) || self.is_written_by_us(path) {
             return;
         }
         let now = self.current(path);
         let mut verdict = if self.journal.wrote(path) {
             if self.journal.foreign(path) {
                 self.timeline.judge_foreign(path, &now)
+            } else if matches!(now, Current::Folder { .. }) {
+                // A folder of the guest's own may have names of others in it.
+                self.timeline.judge(path, &now)
             } else {
                 Verdict::Untouched
             }
+        } else if self.journal.wrote_file(path) {
+            // By another of its names.
+            Verdict::Untouched
         } else {
             self.timeline.judge(path, &now)
         };
@@ -105,6 +112,24 @@ impl Supervisor<'_> {
                 let seen = touch.first_seen;
                 edit.began = Some(edit.began.map_or(seen, |began| began.min(seen)));
             }
+        }
+    }
+
+    /// Somebody changed what the guest wrote. That alone is no edit, but a run from
+    /// a checkpoint after the write would leave it so, where a fresh run writes.
+    fn output_changed(&mut self, path: &Path) {
+        let Some(wrote) = self.timeline.wrote_at(path) else {
+            return;
+        };
+        let after: Vec<CheckpointId> = self
+            .timeline
+            .checkpoints()
+            .map(|checkpoint| checkpoint.id)
+            .filter(|id| self.timeline.position_of(*id) >= Some(wrote))
+            .collect();
+        for id in after {
+            self.timeline.drop_checkpoint(id);
+            self.discard(id);
         }
     }
 
@@ -158,6 +183,12 @@ impl Supervisor<'_> {
         })
     }
 
+    /// Whether a path is what forkmon itself, or the guest through what it
+    /// inherited, writes to all the time: redirected output, the events.
+    fn is_written_by_us(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|found| self.outputs.contains(&(found.dev(), found.ino())))
+    }
+
     /// Whether a path is the very file that the guest saw, times and all, so that
     /// nobody has written to it since.
     fn is_as_recorded(&self, path: &Path) -> bool {
@@ -173,6 +204,7 @@ impl Supervisor<'_> {
             && !self.journal.wrote(path)
             && !self.is_our_own_doing(path)
             && !self.is_as_recorded(path)
+            && !self.is_written_by_us(path)
             && self.is_open_in_guest(path)
         {
             self.timeline.spoil(path);
@@ -181,7 +213,6 @@ impl Supervisor<'_> {
 
     /// Whether any process of the guest has a file open.
     fn is_open_in_guest(&self, path: &Path) -> bool {
-        use std::os::unix::fs::MetadataExt;
         let Ok(wanted) = fs::metadata(path) else {
             return false;
         };
@@ -216,6 +247,9 @@ impl Supervisor<'_> {
             return Ok(());
         };
         let first = *first;
+        for path in self.journal.changed_by_others() {
+            self.output_changed(&path);
+        }
         let candidate = self.timeline.resume_point(first);
         self.drop_run(candidate)?;
         if self.finished.is_some() || self.quitting.is_some() {

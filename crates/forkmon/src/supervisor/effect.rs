@@ -7,6 +7,7 @@ use super::calls::{At, OnePath};
 use super::lookup::{Found, Name};
 use super::run::Pending;
 use journal::{Effect, Unjournaled};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use timeline::CheckpointId;
@@ -49,7 +50,8 @@ impl Supervisor<'_> {
             append: flags & libc::O_APPEND != 0,
             follow: flags & libc::O_NOFOLLOW == 0,
         };
-        self.journal_effect(task, effect, vec![path])
+        let written = self.final_target(&path, flags & libc::O_NOFOLLOW == 0);
+        self.journal_effect(task, effect, vec![written])
     }
 
     pub(super) fn effect(
@@ -66,7 +68,11 @@ impl Supervisor<'_> {
             return Ok(());
         };
         let path = for_others(process, &name.path);
-        let paths = vec![path.clone()];
+        // A new mode or time leaves the bytes as they are.
+        let paths = match kind {
+            OnePath::Other(_) => Vec::new(),
+            _ => vec![path.clone()],
+        };
         let effect = match kind {
             OnePath::Truncate => Effect::Truncate { path },
             OnePath::Unlink => Effect::Unlink { path },
@@ -98,8 +104,7 @@ impl Supervisor<'_> {
         what: &'static str,
     ) -> anyhow::Result<()> {
         let path = std::fs::read_link(format!("/proc/{process}/fd/{fd}")).ok();
-        let paths = path.iter().cloned().collect();
-        self.journal_effect(task, Effect::Other { path, what }, paths)
+        self.journal_effect(task, Effect::Other { path, what }, Vec::new())
     }
 
     pub(super) fn effect_on_two(
@@ -172,7 +177,7 @@ impl Supervisor<'_> {
         effect: Effect,
         paths: Vec<PathBuf>,
     ) -> anyhow::Result<()> {
-        if self.config.once || self.is_no_file(&paths) {
+        if self.config.once || is_no_file(&effect) {
             return Ok(task.resume(None)?);
         }
         let prepared = Box::new(self.journal.before(effect));
@@ -184,24 +189,20 @@ impl Supervisor<'_> {
         Ok(task.resume_to_syscall()?)
     }
 
-    /// Whether these are devices or the kernel's own files.
-    fn is_no_file(&self, paths: &[PathBuf]) -> bool {
-        paths.iter().all(|path| {
-            let bytes = path.as_os_str().as_bytes();
-            (bytes.starts_with(b"/dev/") && !bytes.starts_with(b"/dev/shm/"))
-                || bytes.starts_with(b"/sys/")
-        })
-    }
-
     /// Concludes an effect when its call has returned.
     pub(super) fn effect_done(
         &mut self,
         prepared: journal::Prepared,
         paths: &[PathBuf],
         succeeded: bool,
-    ) {
+    ) -> anyhow::Result<()> {
         if let Err(obstacle) = self.journal.after(prepared, succeeded) {
             self.bar(&obstacle);
+        }
+        if !succeeded {
+            for path in paths {
+                self.observe_missing(path)?;
+            }
         }
         if succeeded {
             for path in paths {
@@ -211,7 +212,38 @@ impl Supervisor<'_> {
                     self.lookups.forget_folder(folder);
                 }
             }
+            if let [from, to] = paths
+                && fs::symlink_metadata(to).is_ok_and(|found| found.is_dir())
+            {
+                self.folder_moved(from, to);
+            }
         }
+        Ok(())
+    }
+
+    /// The guest renamed a folder: all names in it are its own doing, under the
+    /// old folder and under the new one.
+    fn folder_moved(&mut self, from: &Path, to: &Path) {
+        let mut folders = vec![PathBuf::new()];
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = fs::read_dir(to.join(&folder)) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let below = folder.join(entry.file_name());
+                self.timeline.wrote(&from.join(&below));
+                self.timeline.wrote(&to.join(&below));
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push(below);
+                }
+            }
+        }
+        // Working folders and resolved paths may have other names now.
+        for process in self.run.processes.values_mut() {
+            process.folder = None;
+        }
+        self.lookups.forget();
+        self.links.clear();
     }
 
     /// Something happened that cannot be undone: no checkpoint before it can be
@@ -251,6 +283,20 @@ impl Supervisor<'_> {
             self.discard(id);
         }
     }
+}
+
+/// Whether an effect is on a device or on the kernel's own files.
+fn is_no_file(effect: &Effect) -> bool {
+    let path = match effect {
+        Effect::OpenWrite { path, .. }
+        | Effect::Truncate { path }
+        | Effect::Other {
+            path: Some(path), ..
+        } => path,
+        _ => return false,
+    };
+    let bytes = path.as_os_str().as_bytes();
+    (bytes.starts_with(b"/dev/") && !bytes.starts_with(b"/dev/shm/")) || bytes.starts_with(b"/sys/")
 }
 
 #[cfg(test)]

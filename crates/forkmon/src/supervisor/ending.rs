@@ -32,6 +32,10 @@ impl Supervisor<'_> {
         {
             return self.could_not_start(error);
         }
+        if let Some(watcher) = &self.watcher {
+            // Every read of this run lies before this instant.
+            watcher.drained_at();
+        }
         let (code, signal) = match end {
             End::Exited(code) => (Some(code), None),
             End::Killed(signal) => (None, Some(signal.0)),
@@ -175,7 +179,7 @@ impl Supervisor<'_> {
                     }
                     for pending in pending {
                         if let Pending::Effect { prepared, paths } = pending {
-                            self.effect_done(*prepared, &paths, true);
+                            self.effect_done(*prepared, &paths, true)?;
                         }
                     }
                 }

@@ -64,18 +64,21 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
-    pub(super) fn start() -> std::io::Result<Self> {
+    /// `idle` is called each time when all that was asked for is done.
+    pub(super) fn start(idle: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let (requests, todo) = channel::<PathBuf>();
         let (done, results) = channel();
         std::thread::Builder::new()
             .name("hash".into())
             .spawn(move || {
-                for path in todo {
-                    if let Some((identity, fingerprint)) = of_file(&path)
-                        && done.send((path, identity, fingerprint)).is_err()
-                    {
-                        break;
+                while let Ok(first) = todo.recv() {
+                    for path in std::iter::once(first).chain(todo.try_iter()) {
+                        if let Some((identity, fingerprint)) = of_file(&path) {
+                            // Nobody may want it any more while forkmon ends.
+                            let _ = done.send((path, identity, fingerprint));
+                        }
                     }
+                    idle();
                 }
             })?;
         Ok(Self { requests, results })

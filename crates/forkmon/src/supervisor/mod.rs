@@ -36,7 +36,8 @@ use lookup::Lookups;
 use run::{Pending, Run};
 use rustix::fs::{FileType, SeekFrom};
 use snapshot::{Guest, Inherited, Resumed};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,6 +71,9 @@ struct Supervisor<'a> {
     filter: Program,
     identity_filter: Program,
     inherited: Arc<Inherited>,
+    /// Files that forkmon or the guest writes to through what it inherited, by
+    /// device and inode: what happens to them is no edit.
+    outputs: HashSet<(u64, u64)>,
     /// Standard input, if it is a file, and where it stood.
     input: Option<u64>,
     bell: Doorbell,
@@ -80,7 +84,7 @@ struct Supervisor<'a> {
     /// Where the journal stood before the first run.
     beginning: Mark,
     /// `None` with `--once`.
-    watcher: Option<watch::Watcher>,
+    watcher: Option<Arc<watch::Watcher>>,
     hasher: Hasher,
     lookups: Lookups,
     /// Where links that the guest followed lead.
@@ -144,8 +148,17 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
     let watcher = if config.once {
         None
     } else {
-        Some(start_watching(config, &bell)?)
+        Some(Arc::new(start_watching(config, &bell)?))
     };
+    let quiet = watcher.clone();
+    let hasher = Hasher::start(move || {
+        // Now that the guest has done reading for a while: what is not in the
+        // queue yet comes after those reads.
+        if let Some(watcher) = &quiet {
+            watcher.drained_at();
+        }
+    })
+    .context("cannot start a thread")?;
     let for_stores = Arc::clone(&keeper);
     let mut journal = Journal::new(journal::Options {
         on_store: Box::new(move |store| {
@@ -172,7 +185,7 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
         journal,
         beginning,
         watcher,
-        hasher: Hasher::start().context("cannot start a thread")?,
+        hasher,
         lookups: Lookups::default(),
         links: HashMap::new(),
         last_access: HashMap::new(),
@@ -191,6 +204,7 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
         rung_meanwhile: false,
         lost_to_effects: false,
         inherited,
+        outputs: inherited_outputs(config),
         input: position_of_input(),
         bell,
         inbox,
@@ -202,6 +216,19 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
     let outcome = supervisor.start().and_then(|()| supervisor.until_the_end());
     supervisor.clean_up();
     outcome
+}
+
+/// The regular files that are open for writing when forkmon starts, and its own
+/// file of events.
+fn inherited_outputs(config: &Config) -> HashSet<(u64, u64)> {
+    let standard = ["/proc/self/fd/1", "/proc/self/fd/2"].map(PathBuf::from);
+    standard
+        .iter()
+        .chain(&config.events)
+        .filter_map(|path| std::fs::metadata(path).ok())
+        .filter(std::fs::Metadata::is_file)
+        .map(|found| (found.dev(), found.ino()))
+        .collect()
 }
 
 /// Where standard input stands, if it is a file.
@@ -385,7 +412,7 @@ impl Supervisor<'_> {
         match self.run.take_pending(task.tid()) {
             Some(Pending::Effect { prepared, paths }) => {
                 let succeeded = task.registers()?.return_value() >= 0;
-                self.effect_done(*prepared, &paths, succeeded);
+                self.effect_done(*prepared, &paths, succeeded)?;
             }
             Some(Pending::Folder) => {
                 let process = self.run.process_of(task.tid());
@@ -412,7 +439,7 @@ impl Supervisor<'_> {
         for pending in self.run.remove(task).1 {
             if let Pending::Effect { prepared, paths } = pending {
                 // Whether the call worked nobody can tell any more.
-                self.effect_done(*prepared, &paths, true);
+                self.effect_done(*prepared, &paths, true)?;
             }
         }
         if task == self.run.root() && self.run.ended.is_none() {

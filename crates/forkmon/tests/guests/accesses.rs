@@ -132,7 +132,6 @@ fn the_same_bytes_saved_again_do_nothing() {
 }
 
 #[test]
-#[ignore = "while the guest is idle, forkmon does not learn that its last read came before the save"]
 fn the_same_bytes_saved_again_do_nothing_to_a_guest_that_still_runs() {
     let perl = require_guest!("perl");
     let mut project = Project::new("unchanged-server").file("late.txt", "one\n");

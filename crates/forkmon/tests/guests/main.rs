@@ -19,6 +19,7 @@ mod lua;
 mod node;
 mod perl;
 mod python;
+mod regressions;
 mod ruby;
 mod static_c;
 mod stress;

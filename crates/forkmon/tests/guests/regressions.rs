@@ -1,0 +1,136 @@
+//! What once went wrong, each test saying what. The next event after an edit is
+//! the resume or restart that follows from it, and its output and files are those
+//! of a fresh run.
+
+use std::time::Duration;
+
+use crate::harness::{Project, Save};
+use crate::require_guest;
+
+/// Long enough for a resume that nobody asked for to show.
+const A_WHILE: Duration = Duration::from_millis(500);
+
+/// Runs a Perl guest to its end, sees that nothing happens by itself, makes each
+/// edit, and compares what follows from it with a fresh run.
+fn check(mut project: Project, body: &str, edits: &[fn(&mut Project)]) {
+    let perl = require_guest!("perl");
+    let guest = project.perl(body);
+    let argv = [perl.as_str(), &guest];
+    let mut forkmon = project.watch(&argv);
+    forkmon.wait_exit();
+    forkmon.expect_quiet(A_WHILE);
+    for edit in edits {
+        edit(&mut project);
+        forkmon.wait_resume();
+        let exit = forkmon.wait_exit();
+        let fresh = project.fresh(&argv);
+        if !fresh.stdout.ends_with(&exit.output) || project.tree() != fresh.tree {
+            forkmon.fail(&format!("not as fresh: {exit:?}, but {fresh:#?}"));
+        }
+    }
+    forkmon.expect_quiet(A_WHILE);
+    forkmon.finish();
+}
+
+/// The names below a folder that the guest renames were nobody's, so that its own
+/// work was taken for an edit, again and again.
+#[test]
+fn a_folder_published_by_rename_is_no_edit() {
+    check(
+        Project::new("published").file("late.txt", "1\n"),
+        "print((-e 'out/x') ? 'there' : 'missing'); work(0.1); mkdir('t'); spew('t/x', slurp('late.txt')); \
+         work(0.1); rename('t', 'out') or die; print slurp('out/x');",
+        &[|project| project.save("late.txt", "2\n", Save::ByRename)],
+    );
+}
+
+/// A folder that the guest made was blind to what others put into it.
+#[test]
+fn a_name_in_a_folder_of_the_guests_own_counts() {
+    check(
+        Project::new("own-folder"),
+        "mkdir('plugins'); work(0.1); opendir(my $folder, 'plugins') or die; \
+         print join(',', sort grep { !/^\\./ } readdir($folder)), \"\\n\"; work(0.1);",
+        &[|project| project.create("plugins/one", "1\n")],
+    );
+}
+
+/// Two names of one file: writing through the one was taken for an edit of the
+/// other.
+#[test]
+fn a_write_through_another_name_is_no_edit() {
+    check(
+        Project::new("two-names").file("late.txt", "1\n"),
+        "print slurp('late.txt'); work(0.1); unlink('b'); link('late.txt', 'b') or die; \
+         open(my $file, '>>', 'b') or die; print $file \"more\\n\"; close($file);",
+        &[],
+    );
+}
+
+/// What a link leads to was not recorded if the link was only looked at first,
+/// or made by the guest.
+#[test]
+fn the_target_of_a_link_that_the_guest_made_counts() {
+    check(
+        Project::new("own-link").file("a.txt", "1\n"),
+        "unlink('current'); symlink('a.txt', 'current') or die; work(0.1); lstat('current'); \
+         print slurp('current'); work(0.1);",
+        &[
+            |project| project.save("a.txt", "2\n", Save::InPlace),
+            |project| project.save("a.txt", "3\n", Save::ByRename),
+        ],
+    );
+}
+
+/// A file that is cut to nothing through a link was not looked at.
+#[test]
+fn a_link_on_the_way_to_an_output_counts() {
+    check(
+        Project::new("link-to-output")
+            .file("one.txt", "1\n")
+            .file("two.txt", "2\n")
+            .link("current", "one.txt"),
+        "work(0.1); spew('current', 'output'); work(0.1);",
+        &[|project| project.retarget("current", "two.txt")],
+    );
+}
+
+/// A write that failed for want of a folder was no fact.
+#[test]
+fn a_folder_that_was_missing_for_an_output_counts() {
+    check(
+        Project::new("no-folder"),
+        "work(0.1); open(my $file, '>', 'out/x') and print 'written'; print \"done\\n\"; work(0.1);",
+        &[|project| project.create("out/other", "1\n")],
+    );
+}
+
+/// A new mode was taken for a new file of the guest's own.
+#[test]
+fn a_file_whose_mode_the_guest_changed_still_counts() {
+    check(
+        Project::new("own-mode").file("late.txt", "1\n"),
+        "chmod(0600, 'late.txt'); work(0.1); print slurp('late.txt'); work(0.1);",
+        &[|project| project.save("late.txt", "2\n", Save::InPlace)],
+    );
+}
+
+/// An output that somebody removed stayed missing after a resume from behind the
+/// write.
+#[test]
+fn an_output_that_somebody_removed_is_written_again() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("removed-output").file("late.txt", "1\n");
+    let guest = project.perl(
+        "work(0.1); spew('out.txt', 'output'); work(0.2); print slurp('late.txt'); work(0.1);",
+    );
+    let argv = [perl.as_str(), &guest];
+    let mut forkmon = project.watch(&argv);
+    forkmon.wait_exit();
+    project.remove("out.txt");
+    project.save("late.txt", "2\n", Save::ByRename);
+    forkmon.wait_resume();
+    forkmon.wait_exit();
+    assert_eq!(project.tree(), project.fresh(&argv).tree);
+    forkmon.finish();
+}
