@@ -135,8 +135,11 @@ impl Supervisor<'_> {
                 Ok(task.resume(None)?)
             }
             Request::Identity => {
-                if stop.call as i64 == libc::SYS_set_tid_address {
-                    self.run.guest.forget_thread(tid);
+                // These two are of interest in every run.
+                match stop.call as i64 {
+                    libc::SYS_set_tid_address => self.run.guest.forget_thread(tid),
+                    libc::SYS_timer_create => self.note(Hazard::PosixTimers, process),
+                    _ => {}
                 }
                 Ok(self.identity(task, &stop)?)
             }

@@ -84,8 +84,10 @@ impl Supervisor<'_> {
         }
         self.quitting = Some(own_status);
         self.run.barred = true;
-        if !(by_terminal && self.is_in_our_group(self.run.root())) {
-            tracee::kill_task(self.run.root(), signal);
+        // A process that has ended has given its id away.
+        let root = self.run.root();
+        if self.run.ended.is_none() && !(by_terminal && self.is_in_our_group(root)) {
+            tracee::kill_task(root, signal);
         }
         self.set_deadline();
     }

@@ -37,6 +37,7 @@ pub(super) const TRANSLATED: &[i64] = &[
     libc::SYS_setpgid,
     libc::SYS_setsid,
     libc::SYS_set_tid_address,
+    libc::SYS_timer_create,
     libc::SYS_kill,
     libc::SYS_tkill,
     libc::SYS_tgkill,
@@ -114,6 +115,9 @@ impl Supervisor<'_> {
     /// Handles a call that takes or answers ids and lets the task go on.
     pub(super) fn identity(&mut self, task: Stopped, stop: &SyscallStop) -> Result<()> {
         let call = stop.call as i64;
+        if call == libc::SYS_timer_create {
+            return self.timer_thread(task, stop.arguments[1]);
+        }
         if call == libc::SYS_exit {
             self.name_owner_of_robust_futexes(&task);
             return task.resume(None);
@@ -237,7 +241,30 @@ impl Supervisor<'_> {
             }
         }
         self.run
-            .wait_for_answer(task.tid(), Pending::TerminalGroup { at, before });
+            .wait_for_answer(task.tid(), Pending::IdInMemory { at, before });
+        task.resume_to_syscall()
+    }
+
+    /// A timer may name the thread that gets its signal, in a `struct sigevent`:
+    /// value, signal, notify, thread id.
+    fn timer_thread(&mut self, task: Stopped, event: u64) -> Result<()> {
+        let memory = tracee::AddressSpace::of(task.tid());
+        let notify = memory.read_u32(tracee::RemoteAddr(event.wrapping_add(12)));
+        let at = tracee::RemoteAddr(event.wrapping_add(16));
+        if event == 0 || notify.is_ok_and(|how| how as i32 & libc::SIGEV_THREAD_ID == 0) {
+            return task.resume(None);
+        }
+        // What cannot be read or written fails in the kernel as well.
+        let Ok(id) = memory.read_u32(at) else {
+            return task.resume(None);
+        };
+        let real = to_kernel(self.run.guest.ids(), u64::from(id)) as u32;
+        if real == id || memory.write(at, &real.to_ne_bytes()).is_err() {
+            return task.resume(None);
+        }
+        let before = Some(id);
+        self.run
+            .wait_for_answer(task.tid(), Pending::IdInMemory { at, before });
         task.resume_to_syscall()
     }
 
@@ -260,7 +287,7 @@ impl Supervisor<'_> {
     }
 
     /// The same for an id in memory.
-    pub(super) fn terminal_group_answer(
+    pub(super) fn id_in_memory_answer(
         &mut self,
         task: &Stopped,
         at: tracee::RemoteAddr,

@@ -423,8 +423,8 @@ impl Supervisor<'_> {
             Some(Pending::Identity { changed, answers }) => {
                 self.identity_answer(&task, &changed, answers)?;
             }
-            Some(Pending::TerminalGroup { at, before }) => {
-                self.terminal_group_answer(&task, at, before)?;
+            Some(Pending::IdInMemory { at, before }) => {
+                self.id_in_memory_answer(&task, at, before)?;
             }
             None => {}
         }

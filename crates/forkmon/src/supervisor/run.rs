@@ -25,7 +25,7 @@ pub(super) enum Pending {
         answers: bool,
     },
     /// Put an id in memory back, or translate the one that is there now.
-    TerminalGroup { at: RemoteAddr, before: Option<u32> },
+    IdInMemory { at: RemoteAddr, before: Option<u32> },
 }
 
 /// A thread of the guest.
