@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Project, Save};
+use crate::harness::{Project, Save, build_c};
 use crate::require_guest;
 
 /// Long enough for a resume that nobody asked for to show.
@@ -132,5 +132,23 @@ fn an_output_that_somebody_removed_is_written_again() {
     forkmon.wait_resume();
     forkmon.wait_exit();
     assert_eq!(project.tree(), project.fresh(&argv).tree);
+    forkmon.finish();
+}
+
+/// A thread that is killed on its way through execve ends under the id of its
+/// process, and forkmon waited for its own id for ever.
+#[test]
+fn a_run_killed_while_threads_execute_programs_is_gone() {
+    require_guest!("cc");
+    let mut project = Project::new("thread-exec").file("late.txt", "0\n");
+    let program = build_c("thread_exec.c", &project.beside(), &["-pthread"]);
+    let mut forkmon = project.watch(&[&program, "late.txt"]);
+    forkmon.wait_output("0\n");
+    for round in 1..=30 {
+        let text = format!("{round}\n");
+        project.save("late.txt", &text, Save::ByRename);
+        forkmon.wait_resume();
+        forkmon.wait_output(&text);
+    }
     forkmon.finish();
 }

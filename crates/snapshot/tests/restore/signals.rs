@@ -22,3 +22,22 @@ fn a_storm_of_timer_signals_goes_on() {
     let runs = replay(&mut driver, &mut |_| ());
     runs.assert_same(&["still stormy"]);
 }
+
+/// A timer that went off between looking at its setting and at the signals that
+/// wait was lost in the copy, or there twice.
+#[test]
+fn an_alarm_at_the_moment_of_the_checkpoint_comes_once() {
+    for microseconds in ["1", "50", "200", "1000", "20000"] {
+        let mut driver = Driver::start("alarm", &[microseconds]);
+        let runs = replay(&mut driver, &mut |_| ());
+        runs.assert_same(&["alarms: 1"]);
+    }
+}
+
+/// A blocked signal that waited made the copies' calls answer EINTR.
+#[test]
+fn a_signal_that_is_blocked_interrupts_nothing() {
+    let mut driver = Driver::start("blocked", &[]);
+    let runs = replay(&mut driver, &mut |_| ());
+    runs.assert_same(&["poll: 0"]);
+}
