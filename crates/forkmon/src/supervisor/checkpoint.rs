@@ -23,7 +23,6 @@ pub(super) struct Costs {
     last: Duration,
     /// After a refusal none is tried before the guest has run for this long.
     not_before: Duration,
-    resident: u64,
 }
 
 /// The cost of a first checkpoint, until it is measured.
@@ -37,7 +36,6 @@ impl Default for Costs {
         Self {
             last: FIRST_COST,
             not_before: Duration::ZERO,
-            resident: 0,
         }
     }
 }
@@ -46,17 +44,15 @@ impl Costs {
     /// Forgets what was measured of a run that is gone.
     pub(super) fn forget_run(&mut self) {
         self.not_before = Duration::ZERO;
-        self.resident = 0;
     }
+}
 
-    /// What an image holds that nothing else does, as far as that is known when
-    /// it is taken: what the guest has grown by since the one before, page
-    /// tables, and some of what it will write to.
-    fn memory(&mut self, resident: u64) -> u64 {
-        let grown = resident.saturating_sub(self.resident);
-        self.resident = resident;
-        grown + resident / 20
-    }
+/// What an image comes to hold that nothing else does, in bytes: page tables, and
+/// the pages that the guest writes to afterwards. How many that will be nobody
+/// knows when it is taken; a twentieth of what is resident is more than most
+/// guests write between two checkpoints (`docs/performance.md`, Memory).
+fn own_memory(resident: u64) -> u64 {
+    resident / 20
 }
 
 impl Supervisor<'_> {
@@ -143,7 +139,7 @@ impl Supervisor<'_> {
             path: path.to_owned(),
             guest_time: time,
             cost,
-            memory: self.costs.memory(resident),
+            memory: own_memory(resident),
             depth: self.run.guest.depth(),
         };
         self.stored.insert(id, Stored { image, mark });
