@@ -150,7 +150,7 @@ fn compare(bench: &Bench, case: &Case) -> anyhow::Result<Vec<String>> {
     ];
     let mut samples: [Samples; 3] = Default::default();
     // The first round only warms the caches up.
-    for round in 0..=bench.repetitions(25, 3) {
+    for round in 0..=bench.repetitions(15, 3) {
         for (prefix, samples) in prefixes.iter().zip(&mut samples) {
             let line: Vec<&str> = prefix
                 .iter()
