@@ -179,7 +179,21 @@ impl<'t> Remote<'t> {
     pub fn call(&mut self, name: &'static str, number: i64, arguments: &[u64]) -> Result<u64> {
         let mut all = [0; 6];
         all[..arguments.len()].copy_from_slice(arguments);
-        self.begin(number, all)?;
+        self.make(name, number, all)
+    }
+
+    /// Makes a call until it has run: with a stop signal on its way the kernel
+    /// answers some with a restart code, which the task's own return to user mode
+    /// would have dealt with.
+    fn make(&mut self, name: &'static str, number: i64, arguments: [u64; 6]) -> Result<u64> {
+        const TRIES: u32 = 16;
+        for _ in 1..TRIES {
+            self.begin(number, arguments)?;
+            if !restart::is_restart(self.task()?.registers()?.return_value()) {
+                return self.answer(name);
+            }
+        }
+        self.begin(number, arguments)?;
         self.answer(name)
     }
 
@@ -191,8 +205,11 @@ impl<'t> Remote<'t> {
     /// As [`call`](Self::call): EAGAIN without processes, ENOMEM without memory.
     pub fn clone(&mut self, flags: u64, stack: u64, tls: u64) -> Result<Stopped> {
         // The x86-64 order of arguments: flags, stack, parent_tid, child_tid, tls.
-        self.begin(libc::SYS_clone, [flags, stack, 0, 0, tls, 0])?;
-        let child = self.answer("clone")?;
+        // A child with memory of its own must not get what was passed through
+        // this one's.
+        self.put_scratch_back()?;
+        let arguments = [flags, stack, 0, 0, tls, 0];
+        let child = self.make("clone", libc::SYS_clone, arguments)?;
         let child = Tid::new(i32::try_from(child).unwrap_or_default());
         let (stopped, _) = self.tracer.wait_for(child, None)?;
         Ok(stopped)
@@ -306,10 +323,15 @@ impl<'t> Remote<'t> {
         self.restore(registers, mask)
     }
 
-    fn restore(&mut self, registers: &Registers, mask: u64) -> Result<Stopped> {
-        if let Some((at, before)) = self.saved.take() {
-            self.memory().write(at, &before)?;
+    fn put_scratch_back(&mut self) -> Result<()> {
+        match self.saved.take() {
+            Some((at, before)) => self.memory().write(at, &before),
+            None => Ok(()),
         }
+    }
+
+    fn restore(&mut self, registers: &Registers, mask: u64) -> Result<Stopped> {
+        self.put_scratch_back()?;
         let mut task = self.task.take().ok_or(Error::Died(self.tid))?;
         task.set_registers(registers)?;
         task.set_signal_mask(mask)?;

@@ -41,3 +41,12 @@ fn a_signal_that_is_blocked_interrupts_nothing() {
     let runs = replay(&mut driver, &mut |_| ());
     runs.assert_same(&["poll: 0"]);
 }
+
+/// What injected calls passed through the guest's stack was still there in the
+/// copy that one of them made.
+#[test]
+fn nothing_injected_is_left_on_the_stack() {
+    let mut driver = Driver::start("stack", &[]);
+    let runs = replay(&mut driver, &mut |_| ());
+    runs.assert_same(&["changed: 0"]);
+}
