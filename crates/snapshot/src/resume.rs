@@ -40,7 +40,14 @@ impl Image {
             None => self.copy(tracer)?,
         };
         let process = copy.tid();
+        // The threads that are made are born where the first one is kept; each
+        // gets its own processors back when it is done.
+        let own = sys::share_processor(process);
         let built = self.build(tracer, copy, identity_calls);
+        if let Some(own) = own {
+            // It was the mask before, and nobody else changes it.
+            let _ = sys::set_affinity(Tid::new(0), &own);
+        }
         if built.is_err() {
             destroy(tracer, process);
         }

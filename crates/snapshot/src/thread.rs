@@ -275,6 +275,7 @@ impl ThreadState {
                 &[process, tid, info.si_signo as u64, at.0],
             )?;
         }
+        sys::set_affinity(tid, &self.affinity).map_err(Refusal::proc("set a thread's affinity"))?;
         remote.task()?.set_extended_state(&self.vectors)?;
         // What is blocked, or has no handler, interrupts nothing.
         let mut waiting = self.pending.iter().chain(shared_pending);
@@ -330,10 +331,6 @@ impl ThreadState {
         }
         if self.nice != leader.nice {
             sys::set_nice(tid, self.nice).map_err(Refusal::proc("set a thread's priority"))?;
-        }
-        if self.affinity != leader.affinity {
-            sys::set_affinity(tid, &self.affinity)
-                .map_err(Refusal::proc("set a thread's affinity"))?;
         }
         Ok(())
     }
