@@ -265,8 +265,7 @@ fn freeze_stopped(
     check(guest, held)?;
     guest.look_again()?;
     let process = guest.process;
-    index_of(held, process)
-        .map_err(|_| Refusal::unsupported("leader-ended", "the guest's first thread has ended"))?;
+    index_of(held, process).map_err(|_| leader_ended())?;
     for tid in held.iter().map(|h| h.task.tid()).collect::<Vec<_>>() {
         if thread::must_ask(guest.facts.entry(tid).or_default()) {
             let index = index_of(held, tid)?;
