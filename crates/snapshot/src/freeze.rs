@@ -2,6 +2,7 @@
 
 use crate::fds::{FdTable, HeldFile};
 use crate::image::{Image, ImageParts};
+use crate::neighbours::Neighbours;
 use crate::procfs;
 use crate::thread::{self, ThreadState};
 use crate::timers::Timers;
@@ -212,6 +213,8 @@ fn with_remote<T>(
     };
     let Held { task, .. } = held.swap_remove(index);
     let (process, tid) = (guest.process, task.tid());
+    let processors = sys::affinity(tid).map_err(Refusal::proc("read a thread's affinity"))?;
+    let neighbours = Neighbours::with(tid);
     let mut remote = Remote::enter(tracer, process, task, site)?;
     // It is blocked for now and waits.
     let sent = match &signal {
@@ -222,8 +225,12 @@ fn with_remote<T>(
         Ok(()) => act(&mut remote, guest),
         Err(e) => Err(e.into()),
     };
+    let task = remote.leave()?;
+    drop(neighbours);
+    // They were its own a moment ago.
+    let _ = sys::set_affinity(tid, &processors);
     held.push(Held {
-        task: remote.leave()?,
+        task,
         event: Event::Interrupted,
     });
     result
@@ -288,7 +295,7 @@ fn freeze_stopped(
         let state = thread::capture(process, id, task, event, facts, guest.caught)?;
         threads.push((tid == process, state));
     }
-    guest.ignores_trap |= threads.iter().any(|(_, state)| state.blocks_trap());
+    guest.blocks_trap = threads.iter().any(|(_, state)| state.blocks_trap());
     // The first thread comes first.
     threads.sort_by_key(|(is_leader, _)| !is_leader);
     let threads: Vec<ThreadState> = threads.into_iter().map(|(_, state)| state).collect();
@@ -381,7 +388,7 @@ fn settle_child(
     }
     // Raising it needs no privilege; where it fails the image is just not first.
     let _ = fs::write(format!("/proc/{tid}/oom_score_adj"), "1000");
-    let site = guest.call_site()?;
+    let site = guest.copy_site()?;
     child.set_signal_mask(site.blocked())?;
     let grouped = sys::set_group(tid, tid.raw());
     if grouped && files.holds_nothing_to_close() {

@@ -84,8 +84,10 @@ pub struct Guest {
     pub(crate) hazards: BTreeSet<Hazard>,
     pub(crate) facts: HashMap<Tid, Facts>,
     syscall_at: Option<RemoteAddr>,
-    /// It ignores SIGTRAP, or a thread of it blocks it.
+    /// It ignores SIGTRAP.
     pub(crate) ignores_trap: bool,
+    /// A thread of it blocks SIGTRAP, so that one may be pending.
+    pub(crate) blocks_trap: bool,
     /// The signals that it has handlers for.
     pub(crate) caught: u64,
     /// The filter that traces identity calls is installed.
@@ -107,6 +109,7 @@ impl Guest {
             facts: HashMap::new(),
             syscall_at: None,
             ignores_trap: false,
+            blocks_trap: false,
             caught: 0,
             translates: false,
             depth: 0,
@@ -157,6 +160,15 @@ impl Guest {
 
     /// Where and how its tasks are made to call.
     pub(crate) fn call_site(&mut self) -> Result<CallSite, Refusal> {
+        let site = self.copy_site()?;
+        Ok(CallSite {
+            ignores_trap: site.ignores_trap || self.blocks_trap,
+            ..site
+        })
+    }
+
+    /// The same in a copy of it, in which no signal is pending.
+    pub(crate) fn copy_site(&mut self) -> Result<CallSite, Refusal> {
         let instruction = match self.syscall_at {
             Some(at) => at,
             None => self.find_syscall()?,

@@ -1,6 +1,7 @@
 //! A frozen copy of the guest.
 
 use crate::fds::FdTable;
+use crate::resume::Prepared;
 use crate::thread::ThreadState;
 use crate::timers::Timers;
 use crate::{Guest, Refusal, procfs};
@@ -25,7 +26,7 @@ pub struct Image {
     pub(crate) task: Option<Stopped>,
     pub(crate) tid: Tid,
     /// A copy that the next resume goes on with.
-    pub(crate) prepared: Option<Stopped>,
+    pub(crate) prepared: Option<Prepared>,
     /// What was known of the guest.
     pub(crate) guest: Guest,
     /// The first thread first.
@@ -121,6 +122,13 @@ impl Image {
         self.files.remove_socket_file(path)
     }
 
+    /// Ends the copy that was [prepared](Self::prepare), if there is one.
+    pub fn forget_prepared(&mut self, tracer: &mut Tracer) {
+        if let Some(copy) = self.prepared.take() {
+            copy.discard(tracer);
+        }
+    }
+
     /// Notes that the process is gone and reaped.
     pub fn lost(&mut self) {
         self.task = None;
@@ -128,12 +136,11 @@ impl Image {
 
     /// Kills and reaps the process.
     pub fn discard(mut self, tracer: &mut Tracer) {
-        let copy = self.prepared.take().map(|copy| copy.tid());
-        let image = self.task.take().map(|_| self.tid);
-        for task in copy.into_iter().chain(image) {
-            tracee::kill_task(task, libc::SIGKILL);
+        self.forget_prepared(tracer);
+        if self.task.take().is_some() {
+            tracee::kill_task(self.tid, libc::SIGKILL);
             // Only waitpid itself could fail, and then nothing can be reaped.
-            let _ = tracer.reap(task);
+            let _ = tracer.reap(self.tid);
         }
     }
 }

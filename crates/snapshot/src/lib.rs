@@ -33,6 +33,7 @@ mod freeze;
 mod guest;
 mod ids;
 mod image;
+mod neighbours;
 mod procfs;
 mod refusal;
 mod resume;

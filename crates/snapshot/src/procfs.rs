@@ -2,9 +2,27 @@
 //! checkpoint (proc(5)). They are pure functions of text, so that they can be
 //! tested and fuzzed without a process.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use tracee::Tid;
+
+/// A text of `/proc`. Its length is not known before, and asking for it and
+/// reading piece by piece costs more than all of it at once.
+fn read(path: String) -> io::Result<String> {
+    const USUAL: usize = 4096;
+    let mut file = File::open(path)?;
+    let mut text = Vec::new();
+    let mut length = 0;
+    loop {
+        text.resize(length + USUAL, 0);
+        match file.read(&mut text[length..])? {
+            0 => break,
+            n => length += n,
+        }
+    }
+    text.truncate(length);
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
+}
 
 /// The threads of a process, by `/proc/PID/task`.
 pub(crate) fn threads(process: Tid) -> io::Result<Vec<Tid>> {
@@ -36,7 +54,7 @@ pub(crate) fn vdso_base(process: Tid) -> io::Result<Option<u64>> {
 
 /// Total program size and resident set size in pages, by `/proc/PID/statm`.
 pub(crate) fn memory_pages(process: Tid) -> io::Result<(u64, u64)> {
-    let text = fs::read_to_string(format!("/proc/{process}/statm"))?;
+    let text = read(format!("/proc/{process}/statm"))?;
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(size)), Some(Ok(resident))) => Ok((size, resident)),
@@ -63,7 +81,7 @@ pub(crate) fn parse_stat(text: &str) -> Option<Stat> {
 }
 
 pub(crate) fn stat(process: Tid) -> io::Result<Stat> {
-    let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let text = read(format!("/proc/{process}/stat"))?;
     parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -183,7 +201,7 @@ pub(crate) fn parse_fdinfo(text: &str) -> Option<FdInfo> {
 }
 
 pub(crate) fn fdinfo(process: Tid, fd: i32) -> io::Result<FdInfo> {
-    let text = fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}"))?;
+    let text = read(format!("/proc/{process}/fdinfo/{fd}"))?;
     parse_fdinfo(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -248,7 +266,7 @@ pub(crate) fn parse_timers(text: &str) -> Option<Vec<PosixTimer>> {
 }
 
 pub(crate) fn timers(process: Tid) -> io::Result<Vec<PosixTimer>> {
-    let text = fs::read_to_string(format!("/proc/{process}/timers"))?;
+    let text = read(format!("/proc/{process}/timers"))?;
     parse_timers(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 

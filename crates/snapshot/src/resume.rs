@@ -1,9 +1,10 @@
 //! Bringing a frozen guest back.
 
+use crate::neighbours::Neighbours;
 use crate::thread::ThreadState;
 use crate::{Guest, Image, Refusal, procfs, sys};
 use std::fs;
-use tracee::{Program, Remote, Stopped, Tid, Tracer};
+use tracee::{CallSite, Program, Remote, Stopped, Tid, Tracer};
 
 /// A guest that was brought back: all its threads are stopped where they were.
 #[derive(Debug)]
@@ -21,6 +22,17 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM) as u64;
 
+/// A copy of an image, built as far as it can be while another run is alive: its
+/// memory, its threads and the files that are its own. What the two runs share
+/// and its timers come last.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    guest: Guest,
+    leader: Stopped,
+    /// In the order of the image's threads after the first.
+    others: Vec<Stopped>,
+}
+
 impl Image {
     /// Makes a copy of the image that no longer shares anything with the run
     /// before it, which must be dead and reaped: its open files are reset here.
@@ -35,35 +47,30 @@ impl Image {
         tracer: &mut Tracer,
         identity_calls: &Program,
     ) -> Result<Resumed, Refusal> {
-        let copy = match self.prepared.take() {
-            Some(copy) => copy,
-            None => self.copy(tracer)?,
-        };
-        let process = copy.tid();
-        // The threads that are made are born where the first one is kept; each
-        // gets its own processors back when it is done.
-        let own = sys::share_processor(process);
-        let built = self.build(tracer, copy, identity_calls);
-        if let Some(own) = own {
-            // It was the mask before, and nobody else changes it.
-            let _ = sys::set_affinity(Tid::new(0), &own);
+        if let Some(prepared) = self.prepared.take() {
+            match self.complete(tracer, prepared) {
+                // It had to wait, and somebody has killed it meanwhile.
+                Err(Refusal::Died) => {}
+                outcome => return outcome,
+            }
         }
-        if built.is_err() {
-            destroy(tracer, process);
-        }
-        built
+        let prepared = self.build(tracer, identity_calls)?;
+        self.complete(tracer, prepared)
     }
 
-    /// Makes the copy that the next [`resume`](Self::resume) goes on with, while
-    /// the run before it is still dying: tearing down a large one takes longer
-    /// than the copy does.
+    /// Makes most of the copy that the next [`resume`](Self::resume) goes on with,
+    /// in time that is there anyway: while the run before it still runs or dies.
     ///
     /// # Errors
     ///
     /// As [`resume`](Self::resume), which may still succeed later.
-    pub fn prepare(&mut self, tracer: &mut Tracer) -> Result<(), Refusal> {
+    pub fn prepare(
+        &mut self,
+        tracer: &mut Tracer,
+        identity_calls: &Program,
+    ) -> Result<(), Refusal> {
         if self.prepared.is_none() {
-            self.prepared = Some(self.copy(tracer)?);
+            self.prepared = Some(self.build(tracer, identity_calls)?);
         }
         Ok(())
     }
@@ -71,31 +78,108 @@ impl Image {
     /// A new process from the frozen one, which stays.
     fn copy(&mut self, tracer: &mut Tracer) -> Result<Stopped, Refusal> {
         let task = self.task.take().ok_or(Refusal::Died)?;
-        let site = self.guest.call_site()?;
+        let site = self.guest.copy_site()?;
         let mut remote = Remote::enter(tracer, self.tid, task, site)?;
         let copy = remote.clone(libc::CLONE_PARENT as u64, 0, 0);
         self.task = Some(remote.leave()?);
         Ok(copy?)
     }
 
+    /// How calls are made in a copy while it is built: from the moment on that its
+    /// pending signals are queued, a SIGTRAP may be among them.
+    fn site(&mut self) -> Result<CallSite, Refusal> {
+        let site = self.guest.copy_site()?;
+        let mut pending = self
+            .threads
+            .iter()
+            .flat_map(ThreadState::pending)
+            .chain(&self.shared_pending);
+        Ok(CallSite {
+            ignores_trap: site.ignores_trap || pending.any(|info| info.si_signo == libc::SIGTRAP),
+            ..site
+        })
+    }
+
+    /// A copy with all its threads.
     fn build(
+        &mut self,
+        tracer: &mut Tracer,
+        identity_calls: &Program,
+    ) -> Result<Prepared, Refusal> {
+        let neighbours = Neighbours::with(self.tid);
+        let copy = self.copy(tracer)?;
+        let process = copy.tid();
+        let built = self.give_threads(tracer, copy, identity_calls);
+        drop(neighbours);
+        if built.is_err() {
+            destroy(tracer, process);
+        }
+        built
+    }
+
+    fn give_threads(
         &mut self,
         tracer: &mut Tracer,
         copy: Stopped,
         identity_calls: &Program,
-    ) -> Result<Resumed, Refusal> {
+    ) -> Result<Prepared, Refusal> {
         let process = copy.tid();
-        let site = self.guest.call_site()?;
+        let site = self.site()?;
         let mut guest = self.guest.clone();
         guest.process = process;
         guest.depth += 1;
         guest.ids = crate::Ids::default();
         guest.facts.clear();
+        let (first, states) = self.threads.split_first().ok_or(Refusal::Died)?;
+        let mut leader = Remote::enter(tracer, process, copy, site)?;
+        if !guest.translates {
+            install(&mut leader, identity_calls)?;
+            guest.translates = true;
+        }
+        let mut newborn = Vec::with_capacity(states.len());
+        for _ in states {
+            newborn.push(leader.clone(THREAD, 0, 0)?);
+        }
+        bind(&mut guest, first, process);
+        let mut others = Vec::with_capacity(states.len());
+        for (state, task) in states.iter().zip(newborn) {
+            bind(&mut guest, state, task.tid());
+            let remote = Remote::enter(leader.tracer(), process, task, site)?;
+            others.push(state.restore(remote, process, Some(first), &self.shared_pending)?);
+        }
+        self.files.make_own(&mut leader)?;
+        Ok(Prepared {
+            guest,
+            leader: leader.leave()?,
+            others,
+        })
+    }
+
+    /// Gives a copy what only one run can have at a time, and lets its first
+    /// thread be as it was.
+    fn complete(&mut self, tracer: &mut Tracer, copy: Prepared) -> Result<Resumed, Refusal> {
+        let process = copy.guest.process;
+        let neighbours = Neighbours::with(process);
+        let completed = self.give_the_rest(tracer, copy);
+        drop(neighbours);
+        if completed.is_err() {
+            destroy(tracer, process);
+        }
+        completed
+    }
+
+    fn give_the_rest(&mut self, tracer: &mut Tracer, copy: Prepared) -> Result<Resumed, Refusal> {
+        let Prepared {
+            guest,
+            leader,
+            mut others,
+        } = copy;
+        let process = guest.process;
         if let Some(score) = &self.oom_score {
             // Lowering to what it was before needs no privilege.
             let _ = fs::write(format!("/proc/{process}/oom_score_adj"), score.trim());
         }
-        let mut leader = Remote::enter(tracer, process, copy, site)?;
+        let mut leader = Remote::enter(tracer, process, leader, self.site()?)?;
         if self.group != 0 {
             // A group of the guest's own was named after its first process.
             let group = if self.group == self.guest.process.raw() {
@@ -107,24 +191,7 @@ impl Image {
                 leader.call("setpgid", libc::SYS_setpgid, &[0, group as u64])?;
             }
         }
-        if !guest.translates {
-            install(&mut leader, identity_calls)?;
-            guest.translates = true;
-        }
-        self.files.restore(&mut leader)?;
-        let mut newborn = Vec::new();
-        for _ in &self.threads[1..] {
-            newborn.push(leader.clone(THREAD, 0, 0)?);
-        }
-        let (first, others) = self.threads.split_first().ok_or(Refusal::Died)?;
-        bind(&mut guest, first, process);
-        let mut threads = Vec::with_capacity(self.threads.len());
-        let signalled = &self.shared_pending;
-        for (state, task) in others.iter().zip(newborn) {
-            bind(&mut guest, state, task.tid());
-            let remote = Remote::enter(leader.tracer(), process, task, site)?;
-            threads.push(state.restore(remote, process, Some(first), signalled)?);
-        }
+        self.files.reset_shared(&mut leader)?;
         for info in &self.shared_pending {
             let at = leader.scratch()?.0;
             leader.memory().write(at, sys::signal_bytes(info))?;
@@ -135,8 +202,20 @@ impl Image {
             )?;
         }
         self.timers.restore(&mut leader, &guest)?;
-        threads.insert(0, first.restore(leader, process, None, signalled)?);
-        Ok(Resumed { guest, threads })
+        let first = self.threads.first().ok_or(Refusal::Died)?;
+        let first = first.restore(leader, process, None, &self.shared_pending)?;
+        others.insert(0, first);
+        Ok(Resumed {
+            guest,
+            threads: others,
+        })
+    }
+}
+
+impl Prepared {
+    /// Kills and reaps it.
+    pub(crate) fn discard(self, tracer: &mut Tracer) {
+        destroy(tracer, self.guest.process);
     }
 }
 

@@ -229,6 +229,11 @@ impl ThreadState {
         self.mask & (1 << (libc::SIGTRAP - 1)) != 0
     }
 
+    /// The signals that wait for it.
+    pub(crate) fn pending(&self) -> &[libc::siginfo_t] {
+        &self.pending
+    }
+
     /// The stack's facts for a thread that was just brought back.
     pub(crate) fn facts(&self) -> Facts {
         Facts {

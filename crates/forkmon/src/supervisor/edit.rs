@@ -135,16 +135,16 @@ impl Supervisor<'_> {
 
     /// What is at a path now, as the timeline compares it.
     fn current(&self, path: &Path) -> Current {
+        self.look_at(path, self.timeline.wants_content(path))
+    }
+
+    fn look_at(&self, path: &Path, hash: bool) -> Current {
         let Ok(metadata) = fs::symlink_metadata(path) else {
             return Current::Missing;
         };
         let found = metadata_of(&metadata);
         if metadata.is_file() {
-            let fingerprint = if self.timeline.wants_content(path) {
-                fingerprint::of_file(path)
-            } else {
-                None
-            };
+            let fingerprint = hash.then(|| fingerprint::of_file(path)).flatten();
             return match fingerprint {
                 Some((identity, fingerprint)) => Current::File {
                     metadata: timeline::Metadata { identity, ..found },
@@ -198,16 +198,24 @@ impl Supervisor<'_> {
     }
 
     /// The first event of a burst on a path: a guest that has the file open may
-    /// read what is there meanwhile, whatever it is in the end.
+    /// read what is there meanwhile, whatever it is in the end. Until that is
+    /// known, there is time to get the copy ready that is likely to run next.
     pub(super) fn noticed(&mut self, path: &Path) {
-        if self.run.is_alive()
-            && !self.journal.wrote(path)
-            && !self.is_our_own_doing(path)
-            && !self.is_as_recorded(path)
-            && !self.is_written_by_us(path)
-            && self.is_open_in_guest(path)
+        if self.journal.wrote(path)
+            || self.is_our_own_doing(path)
+            || self.is_as_recorded(path)
+            || self.is_written_by_us(path)
         {
+            return;
+        }
+        if self.run.is_alive() && self.is_open_in_guest(path) {
             self.timeline.spoil(path);
+        }
+        let now = self.look_at(path, false);
+        if let Verdict::Contradicted { first, .. } = self.timeline.judge(path, &now)
+            && let Some(id) = self.timeline.resume_point(first)
+        {
+            self.prepare(id);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The ends: of a run, of a dropped run, and of forkmon.
 
 use super::Supervisor;
+use super::birth::Birth;
 use super::inbox::Timed;
 use super::run::Pending;
 use crate::events::Event;
@@ -138,9 +139,8 @@ impl Supervisor<'_> {
         for (_, process) in self.run.tasks() {
             tracee::kill_task(process, libc::SIGKILL);
         }
-        if let Some(stored) = next.and_then(|id| self.stored.get_mut(&id)) {
-            // Where there is no room now, there will be when the run is gone.
-            let _ = stored.image.prepare(&mut self.tracer);
+        if let Some(id) = next {
+            self.prepare(id);
         }
         self.kill_run()
     }
@@ -157,14 +157,29 @@ impl Supervisor<'_> {
             left.insert(task.tid());
             tracee::kill_task(task.tid(), libc::SIGKILL);
         }
-        while !left.is_empty() {
+        loop {
+            if left.is_empty() {
+                // Those whose parents were killed while they made them: they have not
+                // stopped yet, and are orphans by now. Where the kernel does not tell
+                // of them, they stop in the next run and never go on.
+                left.extend(self.tracer.strays().unwrap_or_default());
+                if left.is_empty() {
+                    return Ok(());
+                }
+                for task in &left {
+                    tracee::kill_task(*task, libc::SIGKILL);
+                }
+            }
             match self.tracer.wait()? {
                 // Born just before its parent died.
                 Report::Stop(task, _) if !left.contains(&task.tid()) => {
                     left.insert(task.tid());
                     tracee::kill_task(task.tid(), libc::SIGKILL);
                 }
-                Report::Stop(_, tracee::Event::Child { child, .. }) => {
+                // One that has stopped before its parent told of it may have ended.
+                Report::Stop(_, tracee::Event::Child { child, .. })
+                    if Birth::of(child).is_some() =>
+                {
                     left.insert(child);
                     tracee::kill_task(child, libc::SIGKILL);
                 }
@@ -187,10 +202,9 @@ impl Supervisor<'_> {
                 }
                 Report::Rung => self.rung_meanwhile = true,
                 Report::BellLost => self.replace_guardian()?,
-                Report::NoTasks => break,
+                Report::NoTasks => return Ok(()),
             }
         }
-        Ok(())
     }
 
     /// Leaves nothing behind.

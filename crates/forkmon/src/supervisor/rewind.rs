@@ -34,6 +34,22 @@ impl Supervisor<'_> {
         Ok((checkpoint.guest_time, checkpoint.path))
     }
 
+    /// Gets the copy ready that a checkpoint's next resume goes on with. No other
+    /// checkpoint keeps one.
+    pub(super) fn prepare(&mut self, id: CheckpointId) {
+        for (other, stored) in &mut self.stored {
+            if *other != id {
+                stored.image.forget_prepared(&mut self.tracer);
+            }
+        }
+        if let Some(stored) = self.stored.get_mut(&id) {
+            // Where there is no room now, there may be when the run is gone.
+            let _ = stored
+                .image
+                .prepare(&mut self.tracer, &self.identity_filter);
+        }
+    }
+
     /// A copy of a checkpoint, stopped where it is to go on.
     fn copy_of(&mut self, id: CheckpointId) -> Result<Resumed, Reason> {
         loop {

@@ -41,6 +41,11 @@ impl Epoll {
         Ok(Self { entries, targets })
     }
 
+    /// Its lowest fd.
+    pub(super) fn lowest(&self) -> i32 {
+        self.entries.iter().map(|e| e.fd).min().unwrap_or(0)
+    }
+
     /// Makes the instance, still empty.
     pub(super) fn create(&self, remote: &mut Remote<'_>, above: i32) -> Result<(), Refusal> {
         let fd = remote.call(

@@ -313,7 +313,6 @@ impl FdTable {
                 .pipes
                 .push(Pipe::capture(process, group(process, ends)?)?);
         }
-        table.pipes.sort_by_key(Pipe::lowest);
         table.sockets = Sockets::capture(process, sockets, &guest.inherited.rebound)?;
         for group in group(process, epolls)? {
             table.epolls.push(Epoll::capture(process, group, &targets)?);
@@ -362,9 +361,36 @@ impl FdTable {
         Ok(())
     }
 
-    /// Gives a copy of the image its open files back.
-    pub(crate) fn restore(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
-        let process = remote.tid();
+    /// Makes those files anew in a copy of the image that no other run has a
+    /// share in.
+    pub(crate) fn make_own(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
+        // The lowest number first, as the guest made most of them: they come out
+        // right by themselves then.
+        let pipes = self
+            .pipes
+            .iter()
+            .map(|pipe| (pipe.lowest(), Own::Pipe(pipe)));
+        let epolls = self
+            .epolls
+            .iter()
+            .map(|epoll| (epoll.lowest(), Own::Epoll(epoll)));
+        let mut own: Vec<(i32, Own<'_>)> = pipes.chain(epolls).collect();
+        own.sort_by_key(|(lowest, _)| *lowest);
+        for (_, file) in own {
+            match file {
+                Own::Pipe(pipe) => pipe.restore(remote, self.above)?,
+                Own::Epoll(epoll) => epoll.create(remote, self.above)?,
+            }
+        }
+        if !self.sockets.take_addresses() {
+            self.sockets.restore(remote, self.above)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a copy the rest of its open files back: what the run before it could
+    /// have changed, or had for itself.
+    pub(crate) fn reset_shared(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
         for kept in &self.kept {
             kept.reset(remote)?;
         }
@@ -374,18 +400,20 @@ impl FdTable {
         for timer in &self.timers {
             timer.reset(remote)?;
         }
-        for pipe in &self.pipes {
-            pipe.restore(process, remote, self.above)?;
-        }
-        self.sockets.restore(remote, self.above)?;
-        for epoll in &self.epolls {
-            epoll.create(remote, self.above)?;
+        if self.sockets.take_addresses() {
+            self.sockets.restore(remote, self.above)?;
         }
         for epoll in &self.epolls {
             epoll.fill(remote)?;
         }
         Ok(())
     }
+}
+
+/// A file that a copy has for itself.
+enum Own<'a> {
+    Pipe(&'a Pipe),
+    Epoll(&'a Epoll),
 }
 
 /// Devices that hold state of one process.
@@ -446,7 +474,7 @@ fn fds(process: Tid) -> Result<Vec<i32>, Refusal> {
 }
 
 /// A new open file description in a copy, on its way to the numbers that the
-/// guest knows it by. It has a number of its own until [`place`] is done.
+/// guest knows it by. It is closed by exec, and has a number of its own until [`place`] is done.
 #[derive(Copy, Clone, Debug)]
 struct Fresh {
     fd: i32,
@@ -473,15 +501,13 @@ impl Fresh {
         for entry in entries {
             if entry.fd == self.fd {
                 stays = true;
-                remote.call(
-                    "fcntl",
-                    libc::SYS_fcntl,
-                    &[
-                        self.fd as u64,
-                        libc::F_SETFD as u64,
-                        u64::from(entry.closes_on_exec()),
-                    ],
-                )?;
+                if !entry.closes_on_exec() {
+                    remote.call(
+                        "fcntl",
+                        libc::SYS_fcntl,
+                        &[self.fd as u64, libc::F_SETFD as u64, 0],
+                    )?;
+                }
             } else {
                 let flags = entry.info.flags & libc::O_CLOEXEC;
                 remote.call(

@@ -54,8 +54,7 @@ impl Pipe {
         })
     }
 
-    /// Its lowest fd. New pipes are made in this order, so that most numbers
-    /// come out right by themselves.
+    /// Its lowest fd.
     pub(super) fn lowest(&self) -> i32 {
         self.ends.iter().flatten().map(|e| e.fd).min().unwrap_or(0)
     }
@@ -64,14 +63,19 @@ impl Pipe {
         self.ends.iter().find(|e| e[0].is_writable() == writable)
     }
 
-    pub(super) fn restore(
-        &self,
-        process: Tid,
-        remote: &mut Remote<'_>,
-        above: i32,
-    ) -> Result<(), Refusal> {
+    pub(super) fn restore(&self, remote: &mut Remote<'_>, above: i32) -> Result<(), Refusal> {
+        let process = remote.tid();
         let at = remote.scratch()?.0;
-        remote.call("pipe2", libc::SYS_pipe2, &[at.0, libc::O_CLOEXEC as u64])?;
+        // Most have the same flags on both ends.
+        let common = self
+            .ends
+            .iter()
+            .map(|entries| entries[0].status_flags())
+            .reduce(|a, b| a & b)
+            .unwrap_or(0)
+            & (libc::O_NONBLOCK | libc::O_DIRECT);
+        let flags = (libc::O_CLOEXEC | common) as u64;
+        remote.call("pipe2", libc::SYS_pipe2, &[at.0, flags])?;
         let mut pair = [0; 8];
         remote.memory().read(at, &mut pair)?;
         let number = |half: usize| i32::from_ne_bytes(std::array::from_fn(|i| pair[4 * half + i]));
@@ -102,7 +106,7 @@ impl Pipe {
             };
             fresh.place(remote, entries)?;
             let flags = entries[0].status_flags();
-            if flags != 0 {
+            if flags != common {
                 set_flags(remote, entries[0].fd, flags)?;
             }
         }

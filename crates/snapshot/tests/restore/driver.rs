@@ -2,13 +2,14 @@
 //! what it sees (`fixtures/marker.h`).
 
 use snapshot::{Frozen, Guest, Hazard, Image, Inherited, Refusal};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use tempfile::TempDir;
-use tracee::{Action, Command, End, Event, Filter, Report, Rule, Stopped, Tracer};
+use tracee::{Action, Command, End, Event, Filter, Report, Rule, Stopped, Tid, Tracer};
 
 /// How long a fixture may take before it counts as hanging.
 const HANG: Duration = Duration::from_secs(60);
@@ -159,6 +160,17 @@ impl Driver {
         outcome
     }
 
+    /// Gets the copy ready that the next resume goes on with; its process.
+    pub fn prepare(&mut self, image: &mut Image) -> Tid {
+        let before = children();
+        image
+            .prepare(&mut self.tracer, &self.filter.compile())
+            .unwrap();
+        let new: Vec<Tid> = children().difference(&before).copied().collect();
+        assert_eq!(new.len(), 1, "one copy is made");
+        new[0]
+    }
+
     /// Brings a checkpoint back, and lets it run.
     pub fn resume(&mut self, image: &mut Image) -> Result<(), Refusal> {
         assert!(!self.alive, "the run before is over");
@@ -178,6 +190,14 @@ impl Driver {
     pub fn discard(&mut self, image: Image) {
         image.discard(&mut self.tracer);
     }
+}
+
+/// The children of this thread, which traces them.
+fn children() -> BTreeSet<Tid> {
+    let own = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+    own.split_whitespace()
+        .map(|tid| Tid::new(tid.parse().unwrap()))
+        .collect()
 }
 
 impl Drop for Driver {

@@ -49,9 +49,16 @@ pub fn replay(driver: &mut Driver, heard: &mut dyn FnMut(&str)) -> Runs {
         );
         lines
     };
+    // The first copy is made while the live run goes on; one more is killed before
+    // it is used.
+    driver.prepare(&mut image);
     let live = run(driver);
     let copies = (0..3)
-        .map(|_| {
+        .map(|nth| {
+            if nth == 2 {
+                let copy = driver.prepare(&mut image);
+                tracee::kill_task(copy, libc::SIGKILL);
+            }
             driver.resume(&mut image).unwrap();
             run(driver)
         })

@@ -300,6 +300,11 @@ impl Sockets {
         }
     }
 
+    /// Whether any has a name that only one run can have at a time.
+    pub(super) fn take_addresses(&self) -> bool {
+        self.names().next().is_some()
+    }
+
     /// Makes the sockets anew in a copy that has none of them.
     pub(super) fn restore(&self, remote: &mut Remote<'_>, above: i32) -> Result<(), Refusal> {
         if self.0.is_empty() {
