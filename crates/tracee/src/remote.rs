@@ -12,7 +12,7 @@
 //! already, the second one is lost. So it is left unblocked meanwhile, and a task
 //! that blocks or ignores it is run over the call by two PTRACE_SYSCALL instead.
 
-use crate::arch::Registers;
+use crate::arch::{Registers, SYSCALL_LENGTH};
 use crate::memory::{AddressSpace, RemoteAddr};
 use crate::stop::{Event, Position, RawSignal, Stopped, Tid};
 use crate::sys::process::kill_thread;
@@ -209,9 +209,14 @@ impl<'t> Remote<'t> {
         // this one's.
         self.put_scratch_back()?;
         let arguments = [flags, stack, 0, 0, tls, 0];
-        let child = self.make("clone", libc::SYS_clone, arguments)?;
-        let child = Tid::new(i32::try_from(child).unwrap_or_default());
+        let made = self.make("clone", libc::SYS_clone, arguments);
+        if matches!(made, Err(Error::Died(_))) {
+            self.tracer
+                .lost_copy_at(self.site.instruction.0 + SYSCALL_LENGTH);
+        }
+        let child = Tid::new(i32::try_from(made?).unwrap_or_default());
         let (stopped, _) = self.tracer.wait_for(child, None)?;
+        self.tracer.made(child);
         Ok(stopped)
     }
 

@@ -128,6 +128,8 @@ pub struct Stopped {
     pub(crate) reinterrupt: bool,
     /// A signal to deliver when it is run on to a system call or by a step.
     signal: i32,
+    /// However it is let go, it stops at the exit of the call that it is before.
+    until_exit: bool,
 }
 
 impl Stopped {
@@ -137,6 +139,7 @@ impl Stopped {
             position,
             reinterrupt: false,
             signal: 0,
+            until_exit: false,
         }
     }
 
@@ -158,6 +161,13 @@ impl Stopped {
         self
     }
 
+    /// The same stop before a call, from which the task is let go so that it stops
+    /// at the call's exit ([`Event::SyscallExit`]), also by [`resume`](Self::resume).
+    pub fn stopping_at_exit(mut self) -> Self {
+        self.until_exit = true;
+        self
+    }
+
     fn request<T>(&self, step: &'static str, answer: std::io::Result<T>) -> Result<T> {
         answer.map_err(|e| Error::of_request(step, self.tid, e))
     }
@@ -170,6 +180,9 @@ impl Stopped {
     pub fn resume(self, signal: Option<RawSignal>) -> Result<()> {
         if self.reinterrupt {
             self.request("interrupt", ptrace::interrupt(self.tid.raw()))?;
+        }
+        if self.until_exit && signal.is_none() {
+            return self.resume_to_syscall();
         }
         self.request(
             "continue",

@@ -9,7 +9,7 @@ use crate::stop::{End, Event, Position, RawSignal, Stopped, Tid};
 use crate::sys::process::{Waited, wait};
 use crate::sys::ptrace;
 use crate::{Error, Result};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -38,6 +38,10 @@ pub struct Tracer {
     /// Whether more than one task may have something to report, so that looking
     /// for more reports pays.
     many: bool,
+    /// The tasks that were made by [`Remote::clone`](crate::Remote::clone) and live.
+    copies: HashSet<Tid>,
+    /// Where such a task stands at first whose maker died before it could name it.
+    lost: HashSet<u64>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -65,6 +69,8 @@ impl Tracer {
             ready: VecDeque::new(),
             bell: None,
             many: false,
+            copies: HashSet::new(),
+            lost: HashSet::new(),
             not_send: PhantomData,
         }
     }
@@ -83,6 +89,43 @@ impl Tracer {
 
     pub(crate) fn seize(&mut self, task: Tid) -> io::Result<()> {
         ptrace::seize(task.raw(), OPTIONS)
+    }
+
+    pub(crate) fn made(&mut self, copy: Tid) {
+        self.copies.insert(copy);
+    }
+
+    pub(crate) fn lost_copy_at(&mut self, instruction: u64) {
+        self.lost.insert(instruction);
+    }
+
+    /// Whether a task at its first stop is not the guest's own work: a copy that
+    /// was being made for the tracer when its maker died.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Died`].
+    pub fn is_lost_copy(&self, task: &Stopped) -> Result<bool> {
+        Ok(!self.lost.is_empty()
+            && self
+                .lost
+                .contains(&task.registers()?.instruction_pointer()))
+    }
+
+    /// The children of the calling thread, dead ones included, that are neither
+    /// the bell nor copies made by [`Remote::clone`](crate::Remote::clone): when all
+    /// tasks of a guest have ended, those that they left behind.
+    ///
+    /// # Errors
+    ///
+    /// On a kernel without `/proc/PID/task/TID/children` (`CONFIG_PROC_CHILDREN`).
+    pub fn strays(&self) -> io::Result<Vec<Tid>> {
+        let text = std::fs::read_to_string("/proc/thread-self/children")?;
+        Ok(text
+            .split_ascii_whitespace()
+            .filter_map(|id| id.parse().ok().map(Tid::new))
+            .filter(|tid| self.bell != Some(*tid) && !self.copies.contains(tid))
+            .collect())
     }
 
     /// Says whether more than one task runs, so that a report of one may hide
@@ -204,6 +247,7 @@ impl Tracer {
                 Waited::Nothing => {}
             }
         }
+        self.copies.remove(&task);
         self.discard(|tid| tid == task);
         Ok(())
     }
@@ -218,6 +262,9 @@ impl Tracer {
     fn decode(&mut self, tid: Tid, status: i32) -> Option<Report> {
         if self.bell == Some(tid) {
             return self.decode_bell(tid, status);
+        }
+        if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+            self.copies.remove(&tid);
         }
         if libc::WIFEXITED(status) {
             return Some(Report::End(tid, End::Exited(libc::WEXITSTATUS(status))));

@@ -8,6 +8,7 @@
 //! checkpoint runs on (`edit`, `rewind`).
 
 mod access;
+mod birth;
 mod calls;
 mod checkpoint;
 mod edit;
@@ -365,7 +366,10 @@ impl Supervisor<'_> {
                 }
                 Ok(task.resume(Some(signal))?)
             }
-            tracee::Event::GroupStop(_) => Ok(task.listen()?),
+            tracee::Event::GroupStop(_) => {
+                self.run.arrived(tid);
+                Ok(task.listen()?)
+            }
             tracee::Event::Interrupted => {
                 self.run.arrived(tid);
                 // A checkpoint was given up before this one had stopped.
@@ -373,13 +377,7 @@ impl Supervisor<'_> {
                 Ok(task.resume(None)?)
             }
             tracee::Event::Child { child, .. } => {
-                if self.run.guest.ids().collides(child) {
-                    self.collided(child);
-                }
-                let waiting = self.run.born(child, tid);
-                if let Some(child) = waiting {
-                    or_death(child.resume(None).map_err(Into::into))?;
-                }
+                self.told_of(child, tid)?;
                 Ok(task.resume(None)?)
             }
             tracee::Event::Exec { .. } => {
@@ -387,24 +385,6 @@ impl Supervisor<'_> {
                 Ok(task.resume(None)?)
             }
         }
-    }
-
-    /// A stop of a task that nobody has told of: new, or of a run that was
-    /// killed.
-    fn unknown(&mut self, task: Stopped, event: &tracee::Event) -> anyhow::Result<()> {
-        let tid = task.tid();
-        match event {
-            tracee::Event::Interrupted => self.run.keep_unborn(task),
-            // exec by another thread than the first: the task has the id of its
-            // process from now on.
-            tracee::Event::Exec { former } => {
-                let process = self.run.process_of(*former).unwrap_or(tid);
-                self.run.executed(process);
-                return Ok(task.resume(None)?);
-            }
-            _ => tracee::kill_task(tid, libc::SIGKILL),
-        }
-        Ok(())
     }
 
     /// A call has returned that something is to be done after.
@@ -497,16 +477,6 @@ impl Supervisor<'_> {
         // What was rung for meanwhile; not here, where a run may be half killed.
         self.rung_meanwhile = true;
         Ok(())
-    }
-
-    /// A new process of a resumed run got an id that the guest knows another
-    /// task by. The kernel would have to count through all ids for that.
-    fn collided(&mut self, child: Tid) {
-        self.warn(
-            "id-collision",
-            &format!("a new process has an id that is in use ({child}); its signals may go astray"),
-        );
-        self.run.barred = true;
     }
 
     fn emit(&mut self, event: &Event) {

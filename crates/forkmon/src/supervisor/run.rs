@@ -1,5 +1,6 @@
 //! One life of the guest: its processes and threads, and what each is at.
 
+use super::birth::Birth;
 use journal::Prepared;
 use snapshot::Guest;
 use std::collections::{HashMap, HashSet};
@@ -52,7 +53,7 @@ pub(super) struct Run {
     pub(super) guest: Guest,
     tasks: HashMap<Tid, Task>,
     pub(super) processes: HashMap<Tid, Process>,
-    /// New tasks whose parent's event has not come yet.
+    /// New tasks that are not known to be the guest's before their parent's event.
     unborn: HashMap<Tid, Stopped>,
     /// New tasks whose own first stop has not come yet.
     awaited: HashSet<Tid>,
@@ -179,24 +180,39 @@ impl Run {
         self.tasks.get_mut(&task)?.pending.take()
     }
 
-    /// A task's parent tells of it. Answers the task if it has stopped already.
+    /// A task's parent tells of it. Answers the task if it has stopped already and
+    /// was not known.
     pub(super) fn born(&mut self, task: Tid, parent: Tid) -> Option<Stopped> {
-        let process = self.process_of(parent).unwrap_or(parent);
-        // A thread is listed with its process; a process is not.
-        if Path::new(&format!("/proc/{process}/task/{task}")).exists() {
-            self.add_thread(task, process);
-        } else {
-            let of = self.processes.get(&process).cloned().unwrap_or_default();
-            self.add_process(task, of);
-        }
         let stopped = self.unborn.remove(&task);
+        if self.knows(task) {
+            return stopped;
+        }
+        // One that has run on from its own first stop may have ended since.
+        let birth = Birth::of(task)?;
+        if birth.process == task {
+            let maker = self.process_of(parent).unwrap_or(parent);
+            let of = self.processes.get(&maker).cloned().unwrap_or_default();
+            self.add_process(task, of);
+        } else {
+            self.add_thread(task, birth.process);
+        }
         if stopped.is_none() {
             self.awaited.insert(task);
         }
         stopped
     }
 
-    /// A task that nobody has told of yet has stopped.
+    /// A new task has stopped before its parent told of it. Who made it is not
+    /// certain, so that nothing is known of its process.
+    pub(super) fn adopt(&mut self, task: Tid, birth: Birth) {
+        if birth.process == task {
+            self.add_process(task, Process::default());
+        } else {
+            self.add_thread(task, birth.process);
+        }
+    }
+
+    /// A task has stopped that nobody has told of, and that cannot be told what it is.
     pub(super) fn keep_unborn(&mut self, task: Stopped) {
         self.unborn.insert(task.tid(), task);
     }

@@ -7,6 +7,7 @@
 mod harness;
 
 mod accesses;
+mod births;
 mod children;
 mod descriptors;
 mod editors;
