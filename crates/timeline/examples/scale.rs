@@ -84,17 +84,49 @@ fn measure(accesses: usize) -> String {
         black_box(timeline.rewind(Some(newest)));
         rewind.push(start.elapsed().as_nanos() as f64);
     }
+    // The dearest question: before an unknown path, with no room left and many
+    // edits to weigh.
+    let mut full = Vec::new();
+    fill(&mut timeline, &paths);
+    let unknown: Vec<PathBuf> = (0..TAIL)
+        .map(|n| PathBuf::from(format!("/home/user/project/src/new/file{n}.lua")))
+        .collect();
+    for _ in 0..ROUNDS {
+        full.push(per_call(|| {
+            for path in &unknown {
+                black_box(timeline.checkpoint_due(path, Duration::from_secs(3600), Duration::ZERO));
+            }
+        }));
+    }
     format!(
         "  {{\"accesses\": {accesses}, \"record_ns\": {:.1}, \"knows_ns\": {:.1}, \
-         \"judge_ns\": {:.1}, \"checkpoint_due_ns\": {:.1}, \"resume_point_ns\": {:.1}, \
+         \"judge_ns\": {:.1}, \"checkpoint_due_ns\": {:.1}, \"due_when_full_ns\": {:.1}, \
+         \"resume_point_ns\": {:.1}, \
          \"rewind_ns\": {:.1}, \"rewind_drops\": {TAIL}}}",
         median(record),
         median(knows),
         median(judge),
         median(due),
+        median(full),
         median(resume),
         median(rewind),
     )
+}
+
+/// Edits bursts of files all over the timeline, and takes as many checkpoints as
+/// there may be.
+fn fill(timeline: &mut Timeline, paths: &[PathBuf]) {
+    let newest = timeline.checkpoints().next_back().map(|one| one.id);
+    for burst in 0..64 {
+        for path in paths.iter().skip(burst).step_by(paths.len() / 50) {
+            timeline.mark_hot(path);
+        }
+        timeline.rewind(newest);
+    }
+    for (n, path) in paths[paths.len() - TAIL..].iter().enumerate() {
+        add_checkpoint(timeline, paths.len() + n, path);
+        timeline.record(path, observation(n));
+    }
 }
 
 fn observation(n: usize) -> Observation {

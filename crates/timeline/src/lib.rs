@@ -36,7 +36,12 @@
 //! | `access` | what the guest can learn ([`Observation`]) and what a path is now ([`Current`]) |
 //! | `rules` | whether one fact still holds: the table of contradictions |
 //! | `history` | all facts about one path |
-//! | `placement` | when a checkpoint is due, and which to drop |
+//! | `knowledge` | all histories, and what an edit contradicts |
+//! | `checkpoint` | a checkpoint and its limits, as the caller gives them |
+//! | `placed` | a checkpoint in its place, and what would resume from it |
+//! | `placement` | when a checkpoint is due, and the shelf that holds them |
+//! | `odds` | which path the next edit may be to |
+//! | `thinning` | which checkpoint costs least to lose |
 //! | `timeline` | the order of the facts, and going back in it |
 //!
 //! Nothing here does I/O, reads a clock or calls the kernel: the caller brings
@@ -52,8 +57,10 @@
 //! - A checkpoint handed out by [`Timeline::resume_point`] never stands after
 //!   the contradiction that was asked about.
 //! - After each [`Timeline::add_checkpoint`], and once the returned ones are
-//!   dropped, neither limit is exceeded; a checkpoint before a hot file is not
-//!   given up while another one is left.
+//!   dropped, neither limit is exceeded; the checkpoints before the files of the
+//!   last edits are not given up while another one is left, as long as they are no
+//!   more than half. Beyond that, the one goes whose loss costs the least
+//!   expected guest time.
 //! - Rewinding leaves exactly the timeline as it was when the checkpoint was
 //!   taken, but for what has been learned since about it: fingerprints, spoiled
 //!   files, hot files, dropped checkpoints.
@@ -61,14 +68,19 @@
 //!   costs what it drops.
 
 mod access;
+mod checkpoint;
 mod history;
+mod knowledge;
+mod odds;
+mod placed;
 mod placement;
 mod rules;
+mod thinning;
 mod timeline;
 
 pub use access::{
     AccessIndex, AccessKind, Current, FileKind, Fingerprint, Identity, Metadata, Observation,
 };
-pub use placement::{Checkpoint, CheckpointId, Limits};
+pub use checkpoint::{Checkpoint, CheckpointId, Limits};
 pub use rules::{ChangeKind, Verdict};
 pub use timeline::{Access, Timeline};

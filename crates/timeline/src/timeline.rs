@@ -2,19 +2,20 @@
 //!
 //! A log says in which order paths were touched and written; what was learned
 //! about each is in its history, so that an access and a verdict look at one
-//! path only. What holds for one path is left to `history` and `rules`, the
-//! choice of checkpoints to `placement`.
+//! path only. What holds for a path is left to `knowledge`, the choice of
+//! checkpoints to `placement`.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::{AccessIndex, AccessKind, Current, Fingerprint, Identity, Observation};
+use crate::checkpoint::{Checkpoint, CheckpointId, Limits};
 use crate::history::History;
-use crate::placement::{Checkpoint, CheckpointId, Limits, Shelf};
-use crate::rules::{ChangeKind, Verdict};
+use crate::knowledge::Knowledge;
+use crate::placed::Place;
+use crate::placement::Shelf;
+use crate::rules::Verdict;
 
 /// One step of the log; undone from its end.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +42,7 @@ pub struct Access<'a> {
 /// Paths are absolute and free of `.` and `..`, as the caller resolved them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeline {
-    histories: HashMap<Arc<Path>, History>,
+    knowledge: Knowledge,
     log: Vec<Step>,
     /// The index of the next access.
     next: AccessIndex,
@@ -53,7 +54,7 @@ impl Timeline {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
-            histories: HashMap::new(),
+            knowledge: Knowledge::default(),
             log: Vec::new(),
             next: AccessIndex(0),
             shelf: Shelf::new(limits),
@@ -67,15 +68,15 @@ impl Timeline {
     /// is allocated.
     #[must_use]
     pub fn knows(&self, path: &Path, what: AccessKind) -> bool {
-        self.histories
-            .get(path)
+        self.knowledge
+            .of(path)
             .is_some_and(|history| history.knows(what))
     }
 
     /// Whether any access of this path is recorded.
     #[must_use]
     pub fn touched(&self, path: &Path) -> bool {
-        self.histories.get(path).is_some_and(History::touched)
+        self.knowledge.of(path).is_some_and(History::touched)
     }
 
     /// Records what the guest learned about a path; returns its position.
@@ -87,35 +88,27 @@ impl Timeline {
     /// since the guest then sees its own work; the position is then that of the
     /// write.
     pub fn record(&mut self, path: &Path, seen: Observation) -> AccessIndex {
-        if let Some(history) = self.histories.get(path) {
+        let known = self.knowledge.of(path);
+        if let Some(history) = known {
             if let Some(at) = history.wrote()
                 && seen.kind() != AccessKind::Listing
             {
                 return at;
             }
-            if let Some(first) = history.find(&seen, |name| self.is_own(path, name)) {
+            if let Some(first) = history.find(&seen, |name| self.knowledge.is_own(path, name)) {
                 return first;
             }
         }
         let index = self.next;
         self.next.0 += 1;
-        let path = self.extend(path, |history| history.push(index, seen));
+        if !known.is_some_and(History::touched) {
+            self.shelf.touched(path);
+        }
+        let path = self
+            .knowledge
+            .extend(path, |history| history.push(index, seen));
         self.log.push(Step::Learned(path));
         index
-    }
-
-    /// Adds to the history of a path, and returns the path for the log.
-    fn extend(&mut self, path: &Path, add: impl FnOnce(&mut History)) -> Arc<Path> {
-        if let Some((known, _)) = self.histories.get_key_value(path) {
-            let known = Arc::clone(known);
-            if let Some(history) = self.histories.get_mut(path) {
-                add(history);
-            }
-            return known;
-        }
-        let path: Arc<Path> = Arc::from(path);
-        add(self.histories.entry(Arc::clone(&path)).or_default());
-        path
     }
 
     /// Says what bytes the file with this identity had when the guest learned
@@ -123,7 +116,7 @@ impl Timeline {
     /// and after it was hashed. Ignored if no fact is about that file any more,
     /// or if it was [spoiled](Self::spoil) meanwhile.
     pub fn set_fingerprint(&mut self, path: &Path, of: &Identity, fingerprint: Fingerprint) {
-        if let Some(history) = self.histories.get_mut(path) {
+        if let Some(history) = self.knowledge.of_mut(path) {
             history.set_fingerprint(of, fingerprint);
         }
     }
@@ -132,8 +125,8 @@ impl Timeline {
     /// for its fingerprint, be it for its content or for its metadata.
     #[must_use]
     pub fn needs_fingerprint(&self, path: &Path) -> bool {
-        self.histories
-            .get(path)
+        self.knowledge
+            .of(path)
             .is_some_and(History::needs_fingerprint)
     }
 
@@ -141,7 +134,7 @@ impl Timeline {
     /// hashed: whatever its final bytes are, its content accesses so far are
     /// contradicted. Holds until a rewind takes those accesses back.
     pub fn spoil(&mut self, path: &Path) {
-        if let Some(history) = self.histories.get_mut(path) {
+        if let Some(history) = self.knowledge.of_mut(path) {
             history.spoil();
         }
     }
@@ -156,7 +149,9 @@ impl Timeline {
     pub fn wrote(&mut self, path: &Path) {
         let at = self.next;
         let mut first = false;
-        let path = self.extend(path, |history| first = history.set_wrote(at));
+        let path = self
+            .knowledge
+            .extend(path, |history| first = history.set_wrote(at));
         if first {
             self.log.push(Step::Wrote(path));
         }
@@ -165,13 +160,7 @@ impl Timeline {
     /// Where the guest first changed a path, if it did.
     #[must_use]
     pub fn wrote_at(&self, path: &Path) -> Option<AccessIndex> {
-        self.histories.get(path).and_then(History::wrote)
-    }
-
-    fn is_own(&self, folder: &Path, name: &OsStr) -> bool {
-        self.histories
-            .get(folder.join(name).as_path())
-            .is_some_and(|history| history.wrote().is_some())
+        self.knowledge.of(path).and_then(History::wrote)
     }
 
     // ---- Verdicts ----
@@ -180,31 +169,20 @@ impl Timeline {
     /// at this path now.
     #[must_use]
     pub fn wants_content(&self, path: &Path) -> bool {
-        self.histories.get(path).is_some_and(History::wants_content)
+        self.knowledge.of(path).is_some_and(History::wants_content)
     }
 
     /// Whether [`judge`](Self::judge) needs the names in this folder.
     #[must_use]
     pub fn wants_names(&self, path: &Path) -> bool {
-        self.histories.get(path).is_some_and(History::wants_names)
+        self.knowledge.of(path).is_some_and(History::wants_names)
     }
 
     /// What the state of a path contradicts. What the guest itself wrote there
     /// contradicts nothing, nor do names in a folder that it wrote.
     #[must_use]
     pub fn judge(&self, path: &Path, now: &Current) -> Verdict {
-        let Some(history) = self.histories.get(path) else {
-            return Verdict::Untouched;
-        };
-        if !history.touched() {
-            return Verdict::Untouched;
-        }
-        let own = history.wrote().is_some();
-        match history.first_contradiction(now, |name| self.is_own(path, name)) {
-            Some((first, change)) => Verdict::Contradicted { first, change },
-            None if own => Verdict::Untouched,
-            None => Verdict::Unchanged,
-        }
+        self.knowledge.judge(path, now)
     }
 
     /// What the state of a path contradicts that somebody else changed after the
@@ -214,63 +192,20 @@ impl Timeline {
     /// without any look at it, nothing is contradicted.
     #[must_use]
     pub fn judge_foreign(&self, path: &Path, now: &Current) -> Verdict {
-        let Some(history) = self.histories.get(path) else {
-            return Verdict::Untouched;
-        };
-        let Some(wrote) = history.wrote() else {
-            return self.judge(path, now);
-        };
-        let there = !matches!(now, Current::Missing);
-        let touched = history.facts().first().map(|fact| {
-            let change = match (&fact.seen, there) {
-                (_, false) => ChangeKind::Removed,
-                (Observation::Missing, true) => ChangeKind::Created,
-                (_, true) => ChangeKind::Modified,
-            };
-            (fact.index, change)
-        });
-        let listed = self.first_other_listing(path, there, wrote);
-        let earliest = touched
-            .into_iter()
-            .chain(listed)
-            .min_by_key(|(first, _)| *first);
-        match earliest {
-            Some((first, change)) => Verdict::Contradicted { first, change },
-            None => Verdict::Untouched,
-        }
-    }
-
-    /// The first listing of the path's folder, before `until`, that did not show
-    /// it as it is now.
-    fn first_other_listing(
-        &self,
-        path: &Path,
-        there: bool,
-        until: AccessIndex,
-    ) -> Option<(AccessIndex, ChangeKind)> {
-        let (folder, name) = (path.parent()?, path.file_name()?);
-        let change = if there {
-            ChangeKind::Created
-        } else {
-            ChangeKind::Removed
-        };
-        let facts = self.histories.get(folder)?.facts();
-        facts
-            .iter()
-            .take_while(|fact| fact.index < until)
-            .find(|fact| match &fact.seen {
-                Observation::Listing(names) => names.contains(name) != there,
-                _ => false,
-            })
-            .map(|fact| (fact.index, change))
+        self.knowledge.judge_foreign(path, now)
     }
 
     // ---- Checkpoints ----
 
-    /// The path was edited once, and will be again: it always gets a checkpoint
-    /// before it, which is dropped last. Outlives rewinds and restarts.
+    /// The path was edited, and will be again: the sooner, the fewer edits there
+    /// have been of others since. The paths that are marked between two rewinds
+    /// are one edit and share its odds. Those of the last edits, as many as half
+    /// the limit, are *hot*: they always get a checkpoint before them, which is
+    /// dropped last. Outlives rewinds and restarts.
     pub fn mark_hot(&mut self, path: &Path) {
-        self.shelf.mark_hot(path);
+        let facts = self.knowledge.of(path).map(History::facts);
+        let first = facts.and_then(|facts| Some(facts.first()?.index));
+        self.shelf.mark_hot(path, first);
     }
 
     /// Whether to take a checkpoint before the guest touches `path`.
@@ -278,8 +213,8 @@ impl Timeline {
     /// `guest_time` is how long this run has been running, with the kept part
     /// before its resume and without the time it spent frozen. Never due are a
     /// second one in the same place, one before a path that was touched or
-    /// written already (a contradiction of it lies before that), and any where
-    /// the limits leave no room.
+    /// written already (a contradiction of it lies before that), and one that
+    /// would be the first to go.
     #[must_use]
     pub fn checkpoint_due(
         &self,
@@ -287,16 +222,25 @@ impl Timeline {
         guest_time: Duration,
         predicted_cost: Duration,
     ) -> bool {
-        !self.histories.contains_key(path)
-            && self.shelf.due(path, self.next, guest_time, predicted_cost)
+        self.knowledge.of(path).is_none()
+            && self
+                .shelf
+                .due(path, self.place(), guest_time, predicted_cost)
     }
 
     /// Puts a checkpoint at the end of the timeline. Returns those that the
     /// limits cost; the timeline has let go of them already. The new one is
-    /// among them only if it alone exceeds the memory, or if it is cold, there
-    /// is no room left, and all others are hot.
+    /// among them if it alone exceeds the memory, or if its loss costs least.
     pub fn add_checkpoint(&mut self, checkpoint: Checkpoint) -> Vec<CheckpointId> {
-        self.shelf.add(checkpoint, self.next, self.log.len())
+        self.shelf.add(checkpoint, self.place())
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            position: self.next,
+            mark: self.log.len(),
+            paths: self.knowledge.paths(),
+        }
     }
 
     /// The newest checkpoint at or before an access: where to resume when that
@@ -312,7 +256,7 @@ impl Timeline {
     /// is not in the timeline nothing happens.
     pub fn rewind(&mut self, to: Option<CheckpointId>) -> Vec<CheckpointId> {
         let Some(id) = to else {
-            self.histories.clear();
+            self.knowledge.clear();
             self.log.clear();
             self.next = AccessIndex(0);
             return self.shelf.restart();
@@ -321,27 +265,19 @@ impl Timeline {
             return Vec::new();
         };
         while self.log.len() > mark {
-            if let Some(step) = self.log.pop() {
-                self.undo(&step);
-            }
+            self.undo_step();
         }
         dropped
     }
 
-    fn undo(&mut self, step: &Step) {
-        let (Step::Learned(path) | Step::Wrote(path)) = step;
-        let Some(history) = self.histories.get_mut(path) else {
-            return;
-        };
-        match step {
-            Step::Learned(_) => {
-                history.pop();
+    fn undo_step(&mut self) {
+        match self.log.pop() {
+            Some(Step::Learned(path)) => {
                 self.next.0 -= 1;
+                self.knowledge.shorten(&path, History::pop);
             }
-            Step::Wrote(_) => history.unset_wrote(),
-        }
-        if history.is_empty() {
-            self.histories.remove(path);
+            Some(Step::Wrote(path)) => self.knowledge.shorten(&path, History::unset_wrote),
+            None => {}
         }
     }
 
@@ -396,7 +332,7 @@ impl Timeline {
         });
         (0..).zip(learned).filter_map(|(index, path)| {
             let index = AccessIndex(index);
-            let facts = self.histories.get(path)?.facts();
+            let facts = self.knowledge.of(path)?.facts();
             let at = facts.binary_search_by_key(&index, |fact| fact.index).ok()?;
             Some(Access {
                 index,
