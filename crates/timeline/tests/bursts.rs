@@ -133,7 +133,7 @@ proptest! {
     }
 
     /// Where the files take a good part of the time, a few of the first may be the
-    /// price for many others. (In 8,000 bursts there were up to 1.7 % of them, and
+    /// price for many others. (In 7,000 bursts there were up to 1.7 % of them, and
     /// that with no more than four checkpoints.) When all files of a burst had to
     /// have a checkpoint, there were up to 48 %.
     #[test]
