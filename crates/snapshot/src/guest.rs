@@ -144,9 +144,19 @@ impl Guest {
         self.facts.remove(&thread);
     }
 
+    /// A thread has ended, and its id may be given to others. The process's own is
+    /// remembered: its children still know it.
+    pub fn thread_ended(&mut self, thread: Tid) {
+        self.forget_thread(thread);
+        if thread != self.process {
+            self.ids.forget(thread);
+        }
+    }
+
     /// The process executed another program.
     pub fn executed(&mut self) {
         self.facts.clear();
+        self.ids.forget_all_but(self.process);
         self.syscall_at = None;
         for gone in [
             Hazard::PosixTimers,

@@ -54,6 +54,23 @@ impl Ids {
         !self.to_virtual.contains_key(&new) && self.to_real.contains_key(&VirtualPid(new.raw()))
     }
 
+    /// Forgets a thread that has ended: its ids may be given to others, which have
+    /// to be told from it.
+    pub fn forget(&mut self, real: Tid) {
+        if let Some(id) = self.to_virtual.remove(&real)
+            && self.to_real.get(&id) == Some(&real)
+        {
+            self.to_real.remove(&id);
+        }
+    }
+
+    /// Forgets all but one: the first process has executed a program, and has no
+    /// other thread.
+    pub fn forget_all_but(&mut self, real: Tid) {
+        self.to_virtual.retain(|known, _| *known == real);
+        self.to_real.retain(|_, known| *known == real);
+    }
+
     /// Adds a pair.
     pub(crate) fn bind(&mut self, id: VirtualPid, real: Tid) {
         self.to_real.insert(id, real);
@@ -81,5 +98,22 @@ mod tests {
         );
         assert!(!ids.collides(Tid::new(70)));
         assert!(!ids.collides(Tid::new(8)));
+    }
+
+    /// A thread that got the id of a dead one was taken for that one.
+    #[test]
+    fn the_ids_of_a_dead_thread_are_free_again() {
+        let mut ids = Ids::default();
+        ids.bind(VirtualPid(7), Tid::new(70));
+        ids.bind(VirtualPid(8), Tid::new(80));
+        ids.forget(Tid::new(80));
+        assert_eq!(ids.to_virtual(Tid::new(80)), VirtualPid(80));
+        assert_eq!(ids.real(VirtualPid(8)), Tid::new(8));
+        assert!(!ids.collides(Tid::new(8)));
+        assert_eq!(ids.to_virtual(Tid::new(70)), VirtualPid(7));
+        ids.bind(VirtualPid(9), Tid::new(90));
+        ids.forget_all_but(Tid::new(70));
+        assert_eq!(ids.to_virtual(Tid::new(90)), VirtualPid(90));
+        assert_eq!(ids.real(VirtualPid(7)), Tid::new(70));
     }
 }

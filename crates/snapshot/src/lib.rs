@@ -37,6 +37,7 @@ mod neighbours;
 mod procfs;
 mod refusal;
 mod resume;
+mod scratch;
 mod sys;
 mod thread;
 mod timers;

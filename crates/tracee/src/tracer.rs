@@ -106,10 +106,7 @@ impl Tracer {
     ///
     /// [`Error::Died`].
     pub fn is_lost_copy(&self, task: &Stopped) -> Result<bool> {
-        Ok(!self.lost.is_empty()
-            && self
-                .lost
-                .contains(&task.registers()?.instruction_pointer()))
+        Ok(!self.lost.is_empty() && self.lost.contains(&task.registers()?.instruction_pointer()))
     }
 
     /// The children of the calling thread, dead ones included, that are neither

@@ -357,25 +357,9 @@ pub(super) fn filter() -> Program {
 pub(super) fn identity_filter() -> Program {
     let mut filter = Filter::new(Action::Allow);
     let trace = Action::Trace(IDENTITY);
-    for command in [libc::F_SETOWN, libc::F_GETOWN] {
-        filter.add(Rule::when(
-            libc::SYS_fcntl,
-            &[Condition::Equal {
-                argument: 1,
-                value: command as u32,
-            }],
-            trace,
-        ));
-    }
-    for request in [libc::TIOCSPGRP, libc::TIOCGPGRP, libc::TIOCGSID] {
-        filter.add(Rule::when(
-            libc::SYS_ioctl,
-            &[Condition::Equal {
-                argument: 1,
-                value: request as u32,
-            }],
-            trace,
-        ));
+    for (call, argument, value) in super::identity::translated_requests() {
+        let condition = Condition::Equal { argument, value };
+        filter.add(Rule::when(call, &[condition], trace));
     }
     for call in super::identity::TRANSLATED {
         filter.add(Rule::always(*call, trace));

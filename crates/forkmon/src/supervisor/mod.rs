@@ -18,6 +18,8 @@ mod fingerprint;
 mod identity;
 mod inbox;
 mod lookup;
+mod own_signal;
+mod proc_path;
 mod rewind;
 mod run;
 
@@ -358,6 +360,12 @@ impl Supervisor<'_> {
             return self.unknown(task, &event);
         }
         match event {
+            tracee::Event::Seccomp if self.run.guest.ids().differ() => {
+                match self.for_kernel(task)? {
+                    Some(task) => self.call(task),
+                    None => Ok(()),
+                }
+            }
             tracee::Event::Seccomp => self.call(task),
             tracee::Event::SyscallExit => self.answered(task),
             tracee::Event::Signal(signal) => {
@@ -389,6 +397,7 @@ impl Supervisor<'_> {
 
     /// A call has returned that something is to be done after.
     fn answered(&mut self, task: Stopped) -> anyhow::Result<()> {
+        self.take_back(&task)?;
         match self.run.take_pending(task.tid()) {
             Some(Pending::Effect { prepared, paths }) => {
                 let succeeded = task.registers()?.return_value() >= 0;
@@ -400,12 +409,14 @@ impl Supervisor<'_> {
                     process.folder = None;
                 }
             }
-            Some(Pending::Identity { changed, answers }) => {
-                self.identity_answer(&task, &changed, answers)?;
+            Some(Pending::Identity { changed, answer }) => {
+                self.identity_answer(&task, &changed, answer)?;
             }
             Some(Pending::IdInMemory { at, before }) => {
                 self.id_in_memory_answer(&task, at, before)?;
             }
+            Some(Pending::LockOwner { at }) => self.lock_owner_answer(&task, at)?,
+            Some(Pending::Sender { at }) => self.sender_answer(&task, at)?,
             None => {}
         }
         Ok(task.resume(None)?)

@@ -1,6 +1,7 @@
 //! One life of the guest: its processes and threads, and what each is at.
 
 use super::birth::Birth;
+use super::identity::Translation;
 use journal::Prepared;
 use snapshot::Guest;
 use std::collections::{HashMap, HashSet};
@@ -23,10 +24,45 @@ pub(super) enum Pending {
     /// Put arguments back that were ids, and translate an answer.
     Identity {
         changed: Vec<(usize, u64)>,
-        answers: bool,
+        answer: Option<Translation>,
     },
     /// Put an id in memory back, or translate the one that is there now.
     IdInMemory { at: RemoteAddr, before: Option<u32> },
+    /// Translate the owner of a lock, in a `struct flock`.
+    LockOwner { at: RemoteAddr },
+    /// Translate the sender of a signal, in a `siginfo_t`.
+    Sender { at: RemoteAddr },
+}
+
+/// What a task's call was given in place of the guest's own arguments.
+#[derive(Debug)]
+pub(super) struct Lent {
+    /// The guest's, by their indices.
+    pub(super) arguments: Vec<(usize, u64)>,
+    /// The piece of the scratch memory that one of the others points to.
+    pub(super) piece: Option<usize>,
+}
+
+/// Memory in the guest's first process that the guest does not know of.
+#[derive(Copy, Clone, Debug)]
+pub(super) enum Scratch {
+    /// It was not needed so far.
+    NotAsked,
+    /// There is no room for it.
+    Refused,
+    /// It is here.
+    At(RemoteAddr),
+}
+
+/// The size of a piece of scratch memory; a longer path below `/proc` has no id in it
+/// that anybody wrote there.
+pub(super) const PIECE: usize = 512;
+
+/// How many calls can use it at the same time.
+const PIECES: usize = 32;
+
+impl Scratch {
+    pub(super) const LENGTH: usize = PIECES * PIECE;
 }
 
 /// A thread of the guest.
@@ -34,6 +70,7 @@ pub(super) enum Pending {
 struct Task {
     process: Tid,
     pending: Option<Pending>,
+    lent: Option<Lent>,
 }
 
 /// A process of the guest.
@@ -70,6 +107,8 @@ pub(super) struct Run {
     pub(super) considered: Option<Tid>,
     /// No more checkpoints are taken in this run.
     pub(super) barred: bool,
+    /// Where the kernel is passed what the guest did not write.
+    pub(super) scratch: Scratch,
 }
 
 impl Run {
@@ -102,6 +141,7 @@ impl Run {
             frozen: Duration::ZERO,
             considered: None,
             barred: false,
+            scratch: Scratch::NotAsked,
         }
     }
 
@@ -137,6 +177,7 @@ impl Run {
             Task {
                 process,
                 pending: None,
+                lent: None,
             },
         );
     }
@@ -166,7 +207,10 @@ impl Run {
     pub(super) fn is_settled(&self) -> bool {
         self.processes.len() == 1
             && self.spawned.is_none()
-            && self.tasks.values().all(|task| task.pending.is_none())
+            && self
+                .tasks
+                .values()
+                .all(|task| task.pending.is_none() && task.lent.is_none())
     }
 
     /// Has a task's next exit from a call handled.
@@ -174,6 +218,32 @@ impl Run {
         if let Some(task) = self.tasks.get_mut(&task) {
             task.pending = Some(pending);
         }
+    }
+
+    /// Has arguments put back at a task's next exit from a call.
+    pub(super) fn lend(&mut self, task: Tid, lent: Lent) {
+        if let Some(task) = self.tasks.get_mut(&task) {
+            task.lent = Some(lent);
+        }
+    }
+
+    pub(super) fn take_lent(&mut self, task: Tid) -> Option<Lent> {
+        self.tasks.get_mut(&task)?.lent.take()
+    }
+
+    /// A piece of the scratch memory that no call uses, and its address.
+    pub(super) fn free_piece(&self, length: usize) -> Option<(usize, RemoteAddr)> {
+        let Scratch::At(start) = self.scratch else {
+            return None;
+        };
+        let used: Vec<usize> = self
+            .tasks
+            .values()
+            .filter_map(|task| task.lent.as_ref()?.piece)
+            .collect();
+        let free = (0..PIECES).find(|piece| !used.contains(piece))?;
+        let at = RemoteAddr(start.0 + (free * PIECE) as u64);
+        (length <= PIECE).then_some((free, at))
     }
 
     pub(super) fn take_pending(&mut self, task: Tid) -> Option<Pending> {
@@ -237,6 +307,7 @@ impl Run {
         if process == self.root() {
             self.guest.executed();
             self.spawned = None;
+            self.scratch = Scratch::NotAsked;
         }
     }
 
@@ -258,8 +329,7 @@ impl Run {
             if self.considered == Some(*tid) {
                 self.considered = None;
             }
-            // Its id may be given to another thread.
-            self.guest.forget_thread(*tid);
+            self.guest.thread_ended(*tid);
             pending.extend(self.tasks.remove(tid).and_then(|task| task.pending));
         }
         self.unborn.remove(&task);

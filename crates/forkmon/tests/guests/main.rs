@@ -26,3 +26,4 @@ mod static_c;
 mod stress;
 mod tcc;
 mod threads;
+mod virtual_ids;
