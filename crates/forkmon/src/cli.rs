@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::keys::When;
 use crate::messages::Color;
 
 pub use values::{StopSignal, budget, duration, size, stop_signal};
@@ -203,6 +204,28 @@ pub struct RunArgs {
     /// describes the objects.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub events: Option<PathBuf>,
+
+    /// The socket that `forkmon ctl` talks to [default: one that it finds by itself]
+    ///
+    /// Nobody but you can connect to it. A socket that a killed forkmon has left
+    /// there is replaced, any other file is not. With --once there is none.
+    #[arg(long, value_name = "PATH", help_heading = "Control")]
+    pub control: Option<PathBuf>,
+
+    /// When keys typed into the terminal are for forkmon [default: auto]
+    ///
+    /// c takes a checkpoint, r resumes the newest one, R restarts, s shows the
+    /// state, q quits, ? shows this list. With auto they are read between runs: a
+    /// command that runs gets all that is typed. With on they are always read, and
+    /// the command has /dev/null as its standard input.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        hide_possible_values = false,
+        help_heading = "Control"
+    )]
+    pub keys: Option<When>,
 
     /// Say nothing but forkmon's own failures
     #[arg(short, long, help_heading = "Output")]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::cli::RunArgs;
+use crate::keys::When;
 use crate::messages::Color;
 use crate::scope::{self, Scope};
 
@@ -53,6 +54,14 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Where the events go.
     pub events: Option<PathBuf>,
+    /// The socket to be controlled by, if one was named; otherwise it has a
+    /// place of its own.
+    pub control: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`, where the socket's own place is if this folder is
+    /// private.
+    pub runtime_dir: Option<PathBuf>,
+    /// When keys are read from the terminal.
+    pub keys: When,
     /// Say nothing but forkmon's own failures.
     pub quiet: bool,
     /// When to colour the messages.
@@ -68,6 +77,8 @@ pub struct Environment {
     pub pwd: Option<PathBuf>,
     /// The home folder.
     pub home: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`.
+    pub runtime_dir: Option<PathBuf>,
     /// Main memory of the machine, in bytes.
     pub memory: u64,
     /// `FORKMON_FILTER`
@@ -96,6 +107,7 @@ impl Environment {
                 .context("cannot find the working folder; was it removed? `cd` to another")?,
             pwd: set("PWD").map(PathBuf::from),
             home: std::env::home_dir(),
+            runtime_dir: set("XDG_RUNTIME_DIR").map(PathBuf::from),
             // The kernel's types differ between architectures.
             #[expect(clippy::useless_conversion, reason = "not useless on 32 bits")]
             memory: u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit)),
@@ -147,6 +159,12 @@ impl Config {
                 .events
                 .as_deref()
                 .map(|events| environment.cwd.join(events)),
+            control: typed
+                .control
+                .as_deref()
+                .map(|socket| environment.cwd.join(socket)),
+            runtime_dir: environment.runtime_dir.clone(),
+            keys: typed.keys.unwrap_or_default(),
             // As in the C tool, being set is enough, whatever the value.
             quiet: typed.quiet || environment.quiet.is_some(),
             color: typed.color.unwrap_or(match environment.no_colors {

@@ -5,7 +5,8 @@
 //!   what was typed      what it means          what is done
 //!   cli ──────────────► config ──────────────► supervisor ──► messages (a person)
 //!                         └─ scope               │       └──► events (a program)
-//!                              └─ lua_pattern    └─ guardian (cleans up after SIGKILL)
+//!                              └─ lua_pattern    ├─► guardian (cleans up after SIGKILL)
+//!                                                └─◄ control, keys (what is asked for)
 //! ```
 //!
 //! Invariants:
@@ -16,9 +17,11 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod events;
 pub mod guardian;
+pub mod keys;
 pub mod lua_pattern;
 pub mod messages;
 pub mod scope;
