@@ -35,6 +35,9 @@ pub enum Hazard {
     ForeignCalls,
     /// The guest traces processes by itself.
     Tracing,
+    /// The program may be executed but not read, so that its tracer may not look
+    /// into the process (dumpable in prctl(2)).
+    Unreadable,
 }
 
 impl Hazard {
@@ -42,7 +45,10 @@ impl Hazard {
     /// or misreads from now on.
     #[must_use]
     pub fn hides_accesses(self) -> bool {
-        matches!(self, Hazard::OtherNamespace | Hazard::ForeignCalls)
+        matches!(
+            self,
+            Hazard::OtherNamespace | Hazard::ForeignCalls | Hazard::Unreadable
+        )
     }
 
     /// The refusal of a hazard that there is no closer look for.
@@ -67,6 +73,10 @@ impl Hazard {
             Hazard::PriorityInheritance => (
                 "priority-inheritance",
                 "the guest uses futexes with priority inheritance",
+            ),
+            Hazard::Unreadable => (
+                "unreadable-program",
+                "the guest runs a program that may not be read",
             ),
             Hazard::Tracing => ("guest-traces", "the guest traces processes by itself"),
             _ => return None,
@@ -163,6 +173,7 @@ impl Guest {
             Hazard::SharedMappings,
             Hazard::ForeignCalls,
             Hazard::PriorityInheritance,
+            Hazard::Unreadable,
         ] {
             self.hazards.remove(&gone);
         }

@@ -1,10 +1,11 @@
-//! System calls: which of them stop, and what each asks for.
+//! What a stopped system call asks for.
 //!
-//! Pure tables over numbers. What a call's paths mean is `lookup`'s concern,
-//! what is done about it that of the files named after it.
+//! A pure table over numbers. Which calls stop is `filter`'s concern, what a call's
+//! paths mean `lookup`'s, what is done about it that of the files named after it.
 
+use super::walk::Last;
 use snapshot::Hazard;
-use tracee::{Action, Condition, Filter, Program, RemoteAddr, Rule, SyscallStop};
+use tracee::{RemoteAddr, SyscallStop};
 
 /// A path argument: a folder's fd (or AT_FDCWD) and the address of the path.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -44,21 +45,25 @@ pub(super) enum Request {
     /// about the fd itself, and tells nothing new.
     Look {
         at: At,
-        follow: bool,
+        last: Last,
         empty: bool,
         learns: Learns,
     },
+    /// connect, which looks a name up if the address has a path.
+    Connect { address: RemoteAddr, length: u64 },
     /// getdents of an open folder.
     List { fd: i32 },
     /// chdir or fchdir (`None`).
     ChangeFolder { to: Option<At> },
     /// An effect with one path.
-    Effect { at: At, kind: OnePath },
+    Effect { at: At, last: Last, kind: OnePath },
     /// An effect on what an fd is open on.
     EffectOnFd { fd: i32, what: &'static str },
     /// link or rename.
     TwoPaths {
         from: At,
+        /// Of the first path; the second is a name.
+        last: Last,
         to: At,
         rename: bool,
         flags: u32,
@@ -95,21 +100,38 @@ fn here(arguments: &[u64; 6], path: usize) -> At {
     }
 }
 
-fn look(at: At, follow: bool, learns: Learns) -> Request {
+fn look(at: At, last: Last, learns: Learns) -> Request {
     Request::Look {
         at,
-        follow,
+        last,
         empty: false,
         learns,
     }
 }
 
+/// Of a call that follows a last link unless it is told not to.
+fn last_by_flags(flags: u64) -> Last {
+    if flags as i32 & libc::AT_SYMLINK_NOFOLLOW == 0 {
+        Last::Follow
+    } else {
+        Last::Keep
+    }
+}
+
+/// Of a call that follows a last link only if it is told to.
+fn followed_if_asked(flags: u64) -> Last {
+    if flags as i32 & libc::AT_SYMLINK_FOLLOW == 0 {
+        Last::Keep
+    } else {
+        Last::Follow
+    }
+}
+
 fn look_by_flags(at: At, flags: u64, learns: Learns) -> Request {
-    let flags = flags as i32;
     Request::Look {
         at,
-        follow: flags & libc::AT_SYMLINK_NOFOLLOW == 0,
-        empty: flags & libc::AT_EMPTY_PATH != 0,
+        last: last_by_flags(flags),
+        empty: flags as i32 & libc::AT_EMPTY_PATH != 0,
         learns,
     }
 }
@@ -123,15 +145,21 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         return Some(Request::Identity);
     }
     let a = &stop.arguments;
-    let effect = |at, kind| Request::Effect { at, kind };
-    let other = |at, what| Request::Effect {
+    let effect = |at, kind| Request::Effect {
         at,
+        last: Last::Name,
+        kind,
+    };
+    let other = |at, last, what| Request::Effect {
+        at,
+        last,
         kind: OnePath::Other(what),
     };
     let on_fd = |what| Request::EffectOnFd {
         fd: a[0] as i32,
         what,
     };
+    use Last::{Follow, Keep};
     use Learns::{Link, Metadata, Program};
     Some(match stop.call as i64 {
         libc::SYS_open => Request::Open {
@@ -151,24 +179,43 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
             flags: libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC,
         },
         libc::SYS_stat | libc::SYS_access | libc::SYS_getxattr | libc::SYS_listxattr => {
-            look(here(a, 0), true, Metadata)
+            look(here(a, 0), Follow, Metadata)
         }
         libc::SYS_lstat | libc::SYS_lgetxattr | libc::SYS_llistxattr => {
-            look(here(a, 0), false, Metadata)
+            look(here(a, 0), Keep, Metadata)
         }
         libc::SYS_newfstatat => look_by_flags(at(a, 0), a[3], Metadata),
         libc::SYS_statx => look_by_flags(at(a, 0), a[2], Metadata),
-        libc::SYS_faccessat => look(at(a, 0), true, Metadata),
+        libc::SYS_faccessat => look(at(a, 0), Follow, Metadata),
         libc::SYS_faccessat2 => look_by_flags(at(a, 0), a[3], Metadata),
-        libc::SYS_inotify_add_watch => look(here(a, 1), true, Metadata),
-        libc::SYS_readlink => look(here(a, 0), false, Link),
+        libc::SYS_inotify_add_watch if a[2] as u32 & libc::IN_DONT_FOLLOW != 0 => {
+            look(here(a, 1), Keep, Metadata)
+        }
+        libc::SYS_inotify_add_watch => look(here(a, 1), Follow, Metadata),
+        libc::SYS_fanotify_mark => look(at(a, 3), Follow, Metadata),
+        libc::SYS_statfs => look(here(a, 0), Follow, Metadata),
+        libc::SYS_name_to_handle_at => Request::Look {
+            at: at(a, 0),
+            last: followed_if_asked(a[4]),
+            empty: a[4] as i32 & libc::AT_EMPTY_PATH != 0,
+            learns: Metadata,
+        },
+        libc::SYS_open_tree | FILE_GETATTR => {
+            let flags = if stop.call as i64 == FILE_GETATTR {
+                a[4]
+            } else {
+                a[2]
+            };
+            look_by_flags(at(a, 0), flags, Metadata)
+        }
+        libc::SYS_readlink => look(here(a, 0), Keep, Link),
         libc::SYS_readlinkat => Request::Look {
             at: at(a, 0),
-            follow: false,
+            last: Keep,
             empty: true,
             learns: Link,
         },
-        libc::SYS_execve => look(here(a, 0), true, Program),
+        libc::SYS_execve => look(here(a, 0), Follow, Program),
         libc::SYS_execveat => look_by_flags(at(a, 0), a[4], Program),
         libc::SYS_getdents | libc::SYS_getdents64 => Request::List { fd: a[0] as i32 },
         libc::SYS_chdir => Request::ChangeFolder {
@@ -176,7 +223,11 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         },
         libc::SYS_fchdir => Request::ChangeFolder { to: None },
 
-        libc::SYS_truncate => effect(here(a, 0), OnePath::Truncate),
+        libc::SYS_truncate => Request::Effect {
+            at: here(a, 0),
+            last: Follow,
+            kind: OnePath::Truncate,
+        },
         libc::SYS_unlink => effect(here(a, 0), OnePath::Unlink),
         libc::SYS_unlinkat if a[2] as i32 & libc::AT_REMOVEDIR != 0 => {
             effect(at(a, 0), OnePath::RemoveFolder)
@@ -189,25 +240,33 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         libc::SYS_mknodat => effect(at(a, 0), OnePath::MakeNode),
         libc::SYS_symlink => effect(here(a, 1), OnePath::SymbolicLink),
         libc::SYS_symlinkat => effect(at(a, 1), OnePath::SymbolicLink),
-        libc::SYS_rename => two(here(a, 0), here(a, 1), true, 0),
-        libc::SYS_renameat => two(at(a, 0), at(a, 2), true, 0),
-        libc::SYS_renameat2 => two(at(a, 0), at(a, 2), true, a[4] as u32),
-        libc::SYS_link => two(here(a, 0), here(a, 1), false, 0),
-        libc::SYS_linkat => two(at(a, 0), at(a, 2), false, a[4] as u32),
-        libc::SYS_chmod => other(here(a, 0), "the mode"),
-        libc::SYS_fchmodat | FCHMODAT2 => other(at(a, 0), "the mode"),
-        libc::SYS_chown | libc::SYS_lchown => other(here(a, 0), "the owner"),
-        libc::SYS_fchownat => other(at(a, 0), "the owner"),
-        libc::SYS_utime | libc::SYS_utimes => other(here(a, 0), "the times"),
+        libc::SYS_rename => two(here(a, 0), Last::Name, here(a, 1), true, 0),
+        libc::SYS_renameat => two(at(a, 0), Last::Name, at(a, 2), true, 0),
+        libc::SYS_renameat2 => two(at(a, 0), Last::Name, at(a, 2), true, a[4] as u32),
+        libc::SYS_link => two(here(a, 0), Keep, here(a, 1), false, 0),
+        libc::SYS_linkat => two(at(a, 0), followed_if_asked(a[4]), at(a, 2), false, 0),
+        libc::SYS_chmod => other(here(a, 0), Follow, "the mode"),
+        libc::SYS_fchmodat => other(at(a, 0), Follow, "the mode"),
+        FCHMODAT2 => other(at(a, 0), last_by_flags(a[3]), "the mode"),
+        libc::SYS_chown => other(here(a, 0), Follow, "the owner"),
+        libc::SYS_lchown => other(here(a, 0), Keep, "the owner"),
+        libc::SYS_fchownat => other(at(a, 0), last_by_flags(a[4]), "the owner"),
+        libc::SYS_utime | libc::SYS_utimes => other(here(a, 0), Follow, "the times"),
         libc::SYS_utimensat if a[1] == 0 => on_fd("the times"),
-        libc::SYS_utimensat | libc::SYS_futimesat => other(at(a, 0), "the times"),
-        libc::SYS_setxattr | libc::SYS_lsetxattr => other(here(a, 0), "an attribute"),
-        libc::SYS_removexattr | libc::SYS_lremovexattr => other(here(a, 0), "an attribute"),
-        SETXATTRAT | REMOVEXATTRAT => other(at(a, 0), "an attribute"),
+        libc::SYS_utimensat => other(at(a, 0), last_by_flags(a[3]), "the times"),
+        libc::SYS_futimesat => other(at(a, 0), Follow, "the times"),
+        libc::SYS_setxattr | libc::SYS_removexattr => other(here(a, 0), Follow, "an attribute"),
+        libc::SYS_lsetxattr | libc::SYS_lremovexattr => other(here(a, 0), Keep, "an attribute"),
+        SETXATTRAT | REMOVEXATTRAT => other(at(a, 0), last_by_flags(a[2]), "an attribute"),
+        FILE_SETATTR => other(at(a, 0), last_by_flags(a[4]), "an attribute"),
         GETXATTRAT | LISTXATTRAT => look_by_flags(at(a, 0), a[2], Metadata),
         libc::SYS_fchmod => on_fd("the mode"),
         libc::SYS_fchown => on_fd("the owner"),
         libc::SYS_fsetxattr | libc::SYS_fremovexattr => on_fd("an attribute"),
+        libc::SYS_connect => Request::Connect {
+            address: RemoteAddr(a[1]),
+            length: a[2],
+        },
         libc::SYS_bind => Request::Bind {
             address: RemoteAddr(a[1]),
             length: a[2],
@@ -230,6 +289,8 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         | libc::SYS_chroot
         | libc::SYS_pivot_root
         | libc::SYS_mount
+        | libc::SYS_umount2
+        | libc::SYS_move_mount
         | libc::SYS_clone
         | libc::SYS_open_by_handle_at => Request::Note(Hazard::OtherNamespace),
         libc::SYS_sigaltstack | libc::SYS_set_tid_address => Request::ChangesThread,
@@ -237,9 +298,10 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
     })
 }
 
-fn two(from: At, to: At, rename: bool, flags: u32) -> Request {
+fn two(from: At, last: Last, to: At, rename: bool, flags: u32) -> Request {
     Request::TwoPaths {
         from,
+        last,
         to,
         rename,
         flags,
@@ -247,203 +309,14 @@ fn two(from: At, to: At, rename: bool, flags: u32) -> Request {
 }
 
 // Newer than the libc crate's list (include/uapi/asm-generic/unistd.h).
-const FCHMODAT2: i64 = 452;
-const SETXATTRAT: i64 = 463;
-const GETXATTRAT: i64 = 464;
-const LISTXATTRAT: i64 = 465;
-const REMOVEXATTRAT: i64 = 466;
+pub(super) const FCHMODAT2: i64 = 452;
+pub(super) const SETXATTRAT: i64 = 463;
+pub(super) const GETXATTRAT: i64 = 464;
+pub(super) const LISTXATTRAT: i64 = 465;
+pub(super) const REMOVEXATTRAT: i64 = 466;
+pub(super) const FILE_GETATTR: i64 = 468;
+pub(super) const FILE_SETATTR: i64 = 469;
 
-/// The futex operations with priority inheritance (futex(2)).
-const INHERITING_FUTEX_CALLS: [u32; 6] = [6, 7, 8, 11, 12, 13];
-
-/// The operation of a futex call, without its flags.
-const FUTEX_OPERATION: u32 = 0x7f;
-
-/// What the filters' rules carry, so that the two can be told apart.
-const PLAIN: u16 = 0;
-const IDENTITY: u16 = 1;
-
-/// Namespace flags of clone(2).
-const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWUSER
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP) as u32;
-
-/// The filter of the whole guest.
-pub(super) fn filter() -> Program {
-    let trace = Action::Trace(PLAIN);
-    let mut filter = Filter::new(trace);
-    // Calls whose answer depends on arguments come first: the kernel does not
-    // remember an answer for them, and they are frequent.
-    for (call, conditions, action) in [
-        (
-            libc::SYS_mmap,
-            Condition::AnyBit {
-                argument: 3,
-                mask: libc::MAP_SHARED as u32,
-            },
-            trace,
-        ),
-        (
-            libc::SYS_madvise,
-            Condition::Equal {
-                argument: 2,
-                value: libc::MADV_DONTFORK as u32,
-            },
-            Action::Errno(0),
-        ),
-        (
-            libc::SYS_madvise,
-            Condition::Equal {
-                argument: 2,
-                value: libc::MADV_WIPEONFORK as u32,
-            },
-            Action::Errno(libc::EINVAL as u16),
-        ),
-        (
-            // A process that is not dumpable could not be looked into.
-            libc::SYS_prctl,
-            Condition::Equal {
-                argument: 0,
-                value: libc::PR_SET_DUMPABLE as u32,
-            },
-            Action::Errno(0),
-        ),
-        (
-            libc::SYS_prctl,
-            Condition::Equal {
-                argument: 0,
-                value: libc::PR_SET_SECCOMP as u32,
-            },
-            trace,
-        ),
-        (
-            libc::SYS_clone,
-            Condition::AnyBit {
-                argument: 0,
-                mask: NEW_NAMESPACES,
-            },
-            trace,
-        ),
-        (
-            libc::SYS_sigaltstack,
-            Condition::Zero { argument: 0 },
-            Action::Allow,
-        ),
-    ] {
-        filter.add(Rule::when(call, &[conditions], action));
-    }
-    for operation in INHERITING_FUTEX_CALLS {
-        let condition = Condition::Masked {
-            argument: 1,
-            mask: FUTEX_OPERATION,
-            value: operation,
-        };
-        filter.add(Rule::when(libc::SYS_futex, &[condition], trace));
-    }
-    for call in TRACED {
-        filter.add(Rule::always(*call, trace));
-    }
-    for call in [libc::SYS_io_uring_setup, libc::SYS_io_setup] {
-        filter.add(Rule::always(call, Action::Errno(libc::ENOSYS as u16)));
-    }
-    filter.compile()
-}
-
-/// The filter that is added to a resumed run.
-pub(super) fn identity_filter() -> Program {
-    let mut filter = Filter::new(Action::Allow);
-    let trace = Action::Trace(IDENTITY);
-    for (call, argument, value) in super::identity::translated_requests() {
-        let condition = Condition::Equal { argument, value };
-        filter.add(Rule::when(call, &[condition], trace));
-    }
-    for call in super::identity::TRANSLATED {
-        filter.add(Rule::always(*call, trace));
-    }
-    filter.compile()
-}
-
-const TRACED: &[i64] = &[
-    libc::SYS_openat,
-    libc::SYS_newfstatat,
-    libc::SYS_stat,
-    libc::SYS_lstat,
-    libc::SYS_open,
-    libc::SYS_access,
-    libc::SYS_readlink,
-    libc::SYS_getdents64,
-    libc::SYS_statx,
-    libc::SYS_openat2,
-    libc::SYS_creat,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_readlinkat,
-    libc::SYS_getdents,
-    libc::SYS_getxattr,
-    libc::SYS_lgetxattr,
-    libc::SYS_listxattr,
-    libc::SYS_llistxattr,
-    libc::SYS_inotify_add_watch,
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_chdir,
-    libc::SYS_fchdir,
-    libc::SYS_truncate,
-    libc::SYS_unlink,
-    libc::SYS_unlinkat,
-    libc::SYS_rmdir,
-    libc::SYS_mkdir,
-    libc::SYS_mkdirat,
-    libc::SYS_mknod,
-    libc::SYS_mknodat,
-    libc::SYS_symlink,
-    libc::SYS_symlinkat,
-    libc::SYS_rename,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_link,
-    libc::SYS_linkat,
-    libc::SYS_chmod,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    FCHMODAT2,
-    libc::SYS_chown,
-    libc::SYS_lchown,
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
-    libc::SYS_utime,
-    libc::SYS_utimes,
-    libc::SYS_utimensat,
-    libc::SYS_futimesat,
-    libc::SYS_setxattr,
-    libc::SYS_lsetxattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_removexattr,
-    libc::SYS_lremovexattr,
-    libc::SYS_fremovexattr,
-    libc::SYS_bind,
-    libc::SYS_shmat,
-    libc::SYS_semget,
-    libc::SYS_msgget,
-    libc::SYS_open_by_handle_at,
-    SETXATTRAT,
-    GETXATTRAT,
-    LISTXATTRAT,
-    REMOVEXATTRAT,
-    libc::SYS_setitimer,
-    libc::SYS_alarm,
-    libc::SYS_timer_create,
-    libc::SYS_seccomp,
-    libc::SYS_ptrace,
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_chroot,
-    libc::SYS_pivot_root,
-    libc::SYS_mount,
-    libc::SYS_sigaltstack,
-    libc::SYS_set_tid_address,
-];
+/// What the rules of the filter that is added to a resumed run carry, so that its
+/// stops can be told from those of the whole guest's.
+pub(super) const IDENTITY: u16 = 1;

@@ -1,8 +1,8 @@
 //! From settled file events to the run that follows from them.
 
 use super::Supervisor;
-use super::access::metadata_of;
 use super::fingerprint;
+use super::observe::metadata_of;
 use crate::events::{ChangeKind, ChangedPath, Event, Reason};
 use crate::messages::Outcome;
 use std::fs;

@@ -2,10 +2,11 @@
 //! of the journal.
 
 use super::Supervisor;
-use super::access::Want;
 use super::calls::{At, OnePath};
 use super::lookup::{Found, Name};
+use super::observe::Want;
 use super::run::Pending;
+use super::walk::Last;
 use journal::{Effect, Unjournaled};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -13,34 +14,17 @@ use std::path::{Path, PathBuf};
 use timeline::CheckpointId;
 use tracee::{RemoteAddr, Stopped, Tid};
 
-/// Spells a path of the guest's own fds as others can use it.
-fn for_others(process: Tid, path: &Path) -> PathBuf {
-    let own = |fd: &Path| PathBuf::from(format!("/proc/{process}/fd")).join(fd);
-    if let Ok(fd) = path.strip_prefix("/dev/fd") {
-        return own(fd);
-    }
-    for (name, fd) in [("stdin", "0"), ("stdout", "1"), ("stderr", "2")] {
-        if path == Path::new("/dev").join(name) {
-            return own(Path::new(fd));
-        }
-    }
-    for itself in ["/proc/self", "/proc/thread-self"] {
-        if let Ok(rest) = path.strip_prefix(itself) {
-            return PathBuf::from(format!("/proc/{process}")).join(rest);
-        }
-    }
-    path.to_owned()
-}
-
 impl Supervisor<'_> {
     pub(super) fn open_for_writing(
         &mut self,
         task: Stopped,
-        process: Tid,
         name: &Name,
         flags: i32,
     ) -> anyhow::Result<()> {
-        let path = for_others(process, &name.path);
+        if !name.is_reached() {
+            return Ok(task.resume(None)?);
+        }
+        let path = name.path().to_owned();
         self.free_program(&path);
         let effect = Effect::OpenWrite {
             path: path.clone(),
@@ -48,10 +32,11 @@ impl Supervisor<'_> {
             exclusive: flags & libc::O_EXCL != 0,
             truncate: flags & libc::O_TRUNC != 0,
             append: flags & libc::O_APPEND != 0,
+            // The links of files have been followed, but not that of an fd whose
+            // file has no name.
             follow: flags & libc::O_NOFOLLOW == 0,
         };
-        let written = self.final_target(&path, flags & libc::O_NOFOLLOW == 0);
-        self.journal_effect(task, effect, vec![written])
+        self.journal_effect(task, effect, vec![path])
     }
 
     pub(super) fn effect(
@@ -59,15 +44,24 @@ impl Supervisor<'_> {
         task: Stopped,
         process: Tid,
         at: At,
+        last: Last,
         kind: OnePath,
     ) -> anyhow::Result<()> {
-        let Found::Name(name) = self.find(task.tid(), process, at) else {
-            return Ok(task.resume(None)?);
+        let name = match self.find(task.tid(), process, at, last) {
+            Found::Name(name) => name,
+            Found::Empty if let OnePath::Other(what) = kind => {
+                return self.effect_on_fd(task, process, at.folder, what);
+            }
+            _ => return Ok(task.resume(None)?),
         };
-        let Some(task) = self.learn_by_changing(task, &name)? else {
+        // Whether the call works tells the guest whether the file was there.
+        let Some(task) = self.touch(task, &name, Some(Want::Metadata))? else {
             return Ok(());
         };
-        let path = for_others(process, &name.path);
+        if !name.is_reached() {
+            return Ok(task.resume(None)?);
+        }
+        let path = name.path().to_owned();
         // A new mode or time leaves the bytes as they are.
         let paths = match kind {
             OnePath::Other(_) => Vec::new(),
@@ -88,14 +82,6 @@ impl Supervisor<'_> {
         self.journal_effect(task, effect, paths)
     }
 
-    /// Whether a call works tells the guest whether the file was there.
-    fn learn_by_changing(&mut self, task: Stopped, name: &Name) -> anyhow::Result<Option<Stopped>> {
-        if name.in_scope {
-            return self.touch(task, &name.path, Want::Metadata, false);
-        }
-        Ok(Some(task))
-    }
-
     pub(super) fn effect_on_fd(
         &mut self,
         task: Stopped,
@@ -111,31 +97,39 @@ impl Supervisor<'_> {
         &mut self,
         task: Stopped,
         process: Tid,
-        from: At,
+        (from, last): (At, Last),
         to: At,
         rename: bool,
         flags: u32,
     ) -> anyhow::Result<()> {
         let tid = task.tid();
-        let from = match self.find(tid, process, from) {
+        let from = match self.find(tid, process, from, last) {
             Found::Name(name) => name,
             // linkat with AT_EMPTY_PATH names an fd's file.
-            Found::Empty => std::rc::Rc::new(Name {
-                path: format!("/proc/{process}/fd/{}", from.folder).into(),
-                in_scope: false,
-            }),
-            Found::Unreadable => return Ok(task.resume(None)?),
+            Found::Empty => self.name_of_fd(tid, process, from.folder),
+            Found::Fails | Found::Hidden => return Ok(task.resume(None)?),
         };
-        let Found::Name(to) = self.find(tid, process, to) else {
+        let Found::Name(to) = self.find(tid, process, to, Last::Name) else {
             return Ok(task.resume(None)?);
         };
-        let Some(task) = self.learn_by_changing(task, &from)? else {
+        let exchange = rename && flags & libc::RENAME_EXCHANGE != 0;
+        // What is under a name that the guest itself gave counts as its own work, so
+        // that the bytes behind it are learned under the name that they had.
+        let Some(task) = self.touch(task, &from, Some(Want::Content))? else {
             return Ok(());
         };
-        let Some(task) = self.learn_by_changing(task, &to)? else {
+        let replaced = if exchange {
+            Want::Content
+        } else {
+            Want::Metadata
+        };
+        let Some(task) = self.touch(task, &to, Some(replaced))? else {
             return Ok(());
         };
-        let (from, to) = (for_others(process, &from.path), to.path.clone());
+        if !from.is_reached() || !to.is_reached() {
+            return Ok(task.resume(None)?);
+        }
+        let (from, to) = (from.path().to_owned(), to.path().to_owned());
         let paths = if rename {
             vec![from.clone(), to.clone()]
         } else {
@@ -146,7 +140,7 @@ impl Supervisor<'_> {
                 from,
                 to,
                 no_replace: flags & libc::RENAME_NOREPLACE != 0,
-                exchange: flags & libc::RENAME_EXCHANGE != 0,
+                exchange,
             }
         } else {
             Effect::Link { from, to }
@@ -161,12 +155,13 @@ impl Supervisor<'_> {
         address: RemoteAddr,
         length: u64,
     ) -> anyhow::Result<()> {
-        match self.socket_path(task.tid(), process, address, length) {
-            Some(path) => {
+        match self.socket_name(task.tid(), process, address, length) {
+            Some(name) if name.is_reached() => {
+                let path = name.path().to_owned();
                 let paths = vec![path.clone()];
                 self.journal_effect(task, Effect::MakeNode { path }, paths)
             }
-            None => Ok(task.resume(None)?),
+            _ => Ok(task.resume(None)?),
         }
     }
 
@@ -201,21 +196,20 @@ impl Supervisor<'_> {
         }
         if !succeeded {
             for path in paths {
-                self.observe_missing(path)?;
+                self.observe_failure(path)?;
             }
         }
         if succeeded {
             for path in paths {
                 self.timeline.wrote(path);
-                self.links.remove(path);
-                if let Some(folder) = path.parent() {
-                    self.lookups.forget_folder(folder);
-                }
+                self.lookups.changed(path);
             }
-            if let [from, to] = paths
-                && fs::symlink_metadata(to).is_ok_and(|found| found.is_dir())
-            {
-                self.folder_moved(from, to);
+            if let [from, to] = paths {
+                for (from, to) in [(from, to), (to, from)] {
+                    if fs::symlink_metadata(to).is_ok_and(|found| found.is_dir()) {
+                        self.folder_moved(from, to);
+                    }
+                }
             }
         }
         Ok(())
@@ -243,7 +237,6 @@ impl Supervisor<'_> {
             process.folder = None;
         }
         self.lookups.forget();
-        self.links.clear();
     }
 
     /// Something happened that cannot be undone: no checkpoint before it can be
@@ -297,19 +290,4 @@ fn is_no_file(effect: &Effect) -> bool {
     };
     let bytes = path.as_os_str().as_bytes();
     (bytes.starts_with(b"/dev/") && !bytes.starts_with(b"/dev/shm/")) || bytes.starts_with(b"/sys/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_the_guests_own_is_spelled_for_others() {
-        let spelled = |path: &str| for_others(Tid::new(7), Path::new(path));
-        assert_eq!(spelled("/dev/stdout"), Path::new("/proc/7/fd/1"));
-        assert_eq!(spelled("/dev/fd/12"), Path::new("/proc/7/fd/12"));
-        assert_eq!(spelled("/proc/self/fd/3"), Path::new("/proc/7/fd/3"));
-        assert_eq!(spelled("/proc/selfish"), Path::new("/proc/selfish"));
-        assert_eq!(spelled("/dev/null"), Path::new("/dev/null"));
-    }
 }

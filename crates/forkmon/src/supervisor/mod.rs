@@ -14,14 +14,17 @@ mod checkpoint;
 mod edit;
 mod effect;
 mod ending;
+mod filter;
 mod fingerprint;
 mod identity;
 mod inbox;
 mod lookup;
+mod observe;
 mod own_signal;
 mod proc_path;
 mod rewind;
 mod run;
+mod walk;
 
 pub use ending::restore_terminal;
 
@@ -29,13 +32,13 @@ use crate::config::Config;
 use crate::events::{Event, Events};
 use crate::guardian::Guardian;
 use crate::messages::Messages;
-use access::LastAccess;
 use anyhow::Context as _;
 use checkpoint::{Costs, Stored};
 use fingerprint::Hasher;
 use inbox::{Doorbell, News, Timed};
 use journal::{Journal, Mark};
 use lookup::Lookups;
+use observe::LastAccess;
 use run::{Pending, Run};
 use rustix::fs::{FileType, SeekFrom};
 use snapshot::{Guest, Inherited, Resumed};
@@ -90,8 +93,6 @@ struct Supervisor<'a> {
     watcher: Option<Arc<watch::Watcher>>,
     hasher: Hasher,
     lookups: Lookups,
-    /// Where links that the guest followed lead.
-    links: HashMap<PathBuf, PathBuf>,
     last_access: HashMap<PathBuf, LastAccess>,
     /// What the last undo left behind, whose events are no edits.
     restored: HashMap<PathBuf, Option<Identity>>,
@@ -177,8 +178,8 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
     let inherited = Arc::new(inherited);
     let mut supervisor = Supervisor {
         tracer,
-        filter: calls::filter(),
-        identity_filter: calls::identity_filter(),
+        filter: filter::filter(),
+        identity_filter: filter::identity_filter(),
         timeline: Timeline::new(Limits {
             share: config.budget,
             max_checkpoints: config.max_checkpoints,
@@ -190,7 +191,6 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
         watcher,
         hasher,
         lookups: Lookups::default(),
-        links: HashMap::new(),
         last_access: HashMap::new(),
         restored: HashMap::new(),
         stored: BTreeMap::new(),

@@ -130,7 +130,6 @@ impl Supervisor<'_> {
             let text = format!("left {} as it is: {}", left.path.display(), left.why);
             self.warn("left-as-it-is", &text);
         }
-        self.links.clear();
         self.lookups.forget();
         undo.complete
     }
