@@ -2,15 +2,17 @@
 
 use super::Supervisor;
 use super::birth::Birth;
+use super::fingerprint;
 use super::inbox::Timed;
 use super::run::Pending;
-use crate::events::Event;
+use crate::events::{Event, Reason};
 use crate::messages::Ended;
 use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::sync::OnceLock;
+use std::time::Instant;
 use timeline::CheckpointId;
 use tracee::{End, Report, SpawnError, Tid};
 
@@ -69,10 +71,39 @@ impl Supervisor<'_> {
             self.messages.error(&error.to_string());
             self.finished = Some(status);
         } else {
-            self.messages
-                .warning(&format!("{error}; waiting for an edit"));
+            self.run.failed = true;
+            let text = format!("the guest is not started: {error}; waiting for an edit");
+            if !self.warn("not-started", &text) {
+                // It is news each time.
+                self.messages.warning(&text);
+            }
         }
         Ok(())
+    }
+
+    /// Files changed after a run that was not started. It has no timeline that would
+    /// tell which of them matter: any may be what was missing.
+    pub(super) fn start_again(&mut self, batch: watch::Batch) -> anyhow::Result<()> {
+        if let Some(error) = batch.error {
+            anyhow::bail!("cannot watch the files any more: {error}");
+        }
+        let mut paths = Vec::new();
+        let mut began = Instant::now();
+        for touch in &batch.touches {
+            let now = || fs::symlink_metadata(&touch.path).ok();
+            let is_our_own_doing = self
+                .restored
+                .get(&touch.path)
+                .is_some_and(|then| *then == now().map(|found| fingerprint::identity(&found)));
+            if !is_our_own_doing {
+                paths.push(touch.path.as_path());
+                began = began.min(touch.first_seen);
+            }
+        }
+        if paths.is_empty() && !batch.rescan {
+            return Ok(());
+        }
+        self.restart(&paths, Reason::NoCheckpoint, began)
     }
 
     /// Somebody sent forkmon a signal that ends it. The second time it ends at

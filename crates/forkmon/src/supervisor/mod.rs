@@ -456,6 +456,7 @@ impl Supervisor<'_> {
                 }
                 // What a run does that is asked to end does not matter any more.
                 News::Files(_) | News::Noticed(_) if self.quitting.is_some() => {}
+                News::Files(batch) if self.run.failed => self.start_again(batch)?,
                 News::Files(batch) => self.files_changed(batch)?,
                 News::Noticed(path) => self.noticed(&path),
                 News::Quit {
@@ -497,13 +498,15 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A warning, said and written once for each code.
-    fn warn(&mut self, code: &str, text: &str) {
-        if self.messages.warning_once(code, text) {
+    /// A warning, said and written once for each code; whether this was the first one.
+    fn warn(&mut self, code: &str, text: &str) -> bool {
+        let first = self.messages.warning_once(code, text);
+        if first {
             self.emit(&Event::Warning {
                 code: code.to_owned(),
                 message: text.to_owned(),
             });
         }
+        first
     }
 }

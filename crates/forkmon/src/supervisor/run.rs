@@ -98,6 +98,8 @@ pub(super) struct Run {
     pub(super) ended: Option<End>,
     /// Until its program runs: how to learn why it does not.
     pub(super) spawned: Option<Spawned>,
+    /// Its program could not be started.
+    pub(super) failed: bool,
     began: Instant,
     /// The guest's running time before its resume.
     kept: Duration,
@@ -136,6 +138,7 @@ impl Run {
             awaited: HashSet::new(),
             ended: None,
             spawned: None,
+            failed: false,
             began: Instant::now(),
             kept,
             frozen: Duration::ZERO,

@@ -21,6 +21,7 @@ mod node;
 mod perl;
 mod python;
 mod regressions;
+mod restarts;
 mod ruby;
 mod static_c;
 mod stress;
