@@ -29,9 +29,10 @@ pub enum Event {
     Checkpoint {
         /// Its number, never used twice by one forkmon.
         id: u64,
-        /// The path before whose first access it stands.
-        #[serde(serialize_with = "lossy")]
-        path: PathBuf,
+        /// The path before whose first access it stands; `None` if it was asked
+        /// for, or taken while the guest waited.
+        #[serde(serialize_with = "lossy_option")]
+        path: Option<PathBuf>,
         /// For how long the guest was stopped for it, in milliseconds.
         #[serde(serialize_with = "milliseconds")]
         cost_ms: Duration,
@@ -59,7 +60,7 @@ pub enum Event {
         /// The checkpoint that it continues; `None` if it is a restart.
         from: Option<u64>,
         /// The changed path that the guest had accessed first; `None` if the
-        /// restart was requested and nothing changed.
+        /// run was requested and nothing changed.
         #[serde(serialize_with = "lossy_option")]
         path: Option<PathBuf>,
         /// How much of the guest's own running time need not be repeated.
@@ -127,6 +128,8 @@ pub enum Reason {
     Effects,
     /// A restart that somebody asked for.
     RestartRequested,
+    /// A resume of a checkpoint that somebody asked for.
+    ResumeRequested,
 }
 
 impl Event {

@@ -30,8 +30,9 @@ pub enum Color {
 pub enum Outcome<'a> {
     /// A run was resumed from a checkpoint.
     Resumed {
-        /// The path before whose first access the checkpoint stands.
-        before: &'a Path,
+        /// The path before whose first access the checkpoint stands; `None` if it
+        /// was taken somewhere else.
+        before: Option<&'a Path>,
         /// The guest's running time that need not be repeated.
         kept: Duration,
         /// From reading the file event to the guest running.
@@ -96,8 +97,8 @@ impl Messages {
         Self::new(color, false, Path::new("/"))
     }
 
-    /// Files changed, and this is what forkmon did. `paths` begins with the one
-    /// that decided.
+    /// Files changed, or none (somebody asked for it), and this is what forkmon did.
+    /// `paths` begins with the one that decided.
     pub fn changed(&self, paths: &[&Path], outcome: Outcome<'_>) {
         self.info(&self.changed_text(paths, outcome));
     }
@@ -168,25 +169,29 @@ impl Messages {
     }
 
     fn changed_text(&self, paths: &[&Path], outcome: Outcome<'_>) -> String {
-        let changed = self.paths(paths);
+        let changed = if paths.is_empty() {
+            String::new()
+        } else {
+            format!("changed {}; ", self.paths(paths))
+        };
         match outcome {
             Outcome::Resumed {
                 before,
                 kept,
                 latency,
             } => {
-                let place = if paths.first() == Some(&before) {
-                    "it".to_owned()
-                } else {
-                    self.path(before)
+                let place = match before {
+                    None => "a checkpoint between accesses".to_owned(),
+                    Some(before) if paths.first() == Some(&before) => "before it".to_owned(),
+                    Some(before) => format!("before {}", self.path(before)),
                 };
                 format!(
-                    "changed {changed}; resumed from before {place}, {} kept ({})",
+                    "{changed}resumed from {place}, {} kept ({})",
                     human(kept),
                     human(latency)
                 )
             }
-            Outcome::Restarted { why } => format!("changed {changed}; restarted: {why}"),
+            Outcome::Restarted { why } => format!("{changed}restarted: {why}"),
         }
     }
 
@@ -309,19 +314,19 @@ mod tests {
     fn a_resume_names_the_file_the_place_and_the_times() {
         let messages = messages();
         let path = Path::new("/home/u/project/lib/b.lua");
-        let resumed = |before| Outcome::Resumed {
-            before,
+        let resumed = |before: &'static str| Outcome::Resumed {
+            before: Some(Path::new(before)),
             kept: Duration::from_millis(1020),
             latency: Duration::from_micros(2100),
         };
-        let text = messages.changed_text(&[path], resumed(path));
+        let text = messages.changed_text(&[path], resumed("/home/u/project/lib/b.lua"));
         assert_eq!(
             plain(&text),
             "changed lib/b.lua; resumed from before it, 1.02 s kept (2.1 ms)"
         );
         let text = messages.changed_text(
             &[path, Path::new("/a"), Path::new("/b")],
-            resumed(Path::new("/home/u/project/main.lua")),
+            resumed("/home/u/project/main.lua"),
         );
         assert_eq!(
             plain(&text),

@@ -51,7 +51,7 @@ fn all_events() -> Vec<Event> {
         },
         Event::Checkpoint {
             id: 0,
-            path: "/p/lib/b.lua".into(),
+            path: Some("/p/lib/b.lua".into()),
             cost_ms: Duration::from_nanos(912_345),
             processes: 1,
             threads: 11,
@@ -79,6 +79,21 @@ fn all_events() -> Vec<Event> {
             kept_ms: Duration::ZERO,
             latency_ms: Duration::ZERO,
             reason: Reason::RestartRequested,
+        },
+        Event::Resume {
+            from: Some(3),
+            path: None,
+            kept_ms: Duration::from_millis(5),
+            latency_ms: Duration::from_millis(1),
+            reason: Reason::ResumeRequested,
+        },
+        Event::Checkpoint {
+            id: 1,
+            path: None,
+            cost_ms: Duration::from_millis(1),
+            processes: 1,
+            threads: 1,
+            resident_bytes: 4096,
         },
         Event::Exit {
             code: Some(0),

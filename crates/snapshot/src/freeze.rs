@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Frozen {
     /// The task that the checkpoint was taken at, still stopped; `None` if it
-    /// died. If it is no longer before its call
+    /// died, or if there was none. If it is no longer before its call
     /// ([`Stopped::is_before_call`]), it is to be let go and will stop before
     /// the same call again.
     pub task: Option<Stopped>,
@@ -32,24 +32,27 @@ struct Held {
     event: Event,
 }
 
-/// Freezes a guest of one process, one of whose threads is stopped before a
-/// system call. Its other threads are stopped, and go on after the call as they
-/// would have: the events that they stopped for are reported by
-/// [`Tracer::wait`] after it.
+/// Freezes a guest of one process. One of its threads may be stopped before a
+/// system call (`task`). Its other threads are stopped wherever they are, and go
+/// on afterwards as they would have: the events that they stopped for are
+/// reported by [`Tracer::wait`].
 ///
 /// `hold` is called for each regular file whose bytes the image depends on and
 /// that the guest can go on changing unseen.
 pub fn freeze(
     tracer: &mut Tracer,
     guest: &mut Guest,
-    task: Stopped,
+    task: Option<Stopped>,
     hold: &mut dyn FnMut(&HeldFile) -> Result<(), String>,
 ) -> Frozen {
-    let current = task.tid();
-    let mut held = vec![Held {
-        task,
-        event: Event::Seccomp,
-    }];
+    let current = task.as_ref().map(Stopped::tid);
+    let mut held: Vec<Held> = task
+        .into_iter()
+        .map(|task| Held {
+            task,
+            event: Event::Seccomp,
+        })
+        .collect();
     let outcome = stop_others(tracer, guest, &mut held)
         .and_then(|()| freeze_stopped(tracer, guest, &mut held, hold));
     let mut task = None;
@@ -58,7 +61,7 @@ pub fn freeze(
         event,
     } in held
     {
-        if stopped.tid() == current {
+        if Some(stopped.tid()) == current {
             task = Some(stopped);
         } else {
             tracer.postpone(Report::Stop(stopped, event));
@@ -123,16 +126,10 @@ fn check(guest: &Guest, held: &[Held]) -> Result<(), Refusal> {
     }
     for Held { event, .. } in held {
         match event {
-            Event::GroupStop(_) => {
-                return Err(Refusal::unsupported(
-                    "stopped",
-                    "the guest is stopped by a signal",
-                ));
-            }
             Event::Child { .. } | Event::Exec { .. } | Event::SyscallExit => {
                 return Err(Refusal::Late);
             }
-            Event::Seccomp | Event::Signal(_) | Event::Interrupted => {}
+            Event::Seccomp | Event::Signal(_) | Event::Interrupted | Event::GroupStop(_) => {}
         }
     }
     let children = tracee::children_of_task(guest.process)
@@ -211,11 +208,14 @@ fn with_remote<T>(
         }
         _ => None,
     };
-    let Held { task, .. } = held.swap_remove(index);
+    let Held { task, event } = held.swap_remove(index);
     let (process, tid) = (guest.process, task.tid());
     let processors = sys::affinity(tid).map_err(Refusal::proc("read a thread's affinity"))?;
     let neighbours = Neighbours::with(tid);
     let mut remote = Remote::enter(tracer, process, task, site)?;
+    if matches!(event, Event::GroupStop(_)) {
+        remote.was_in_group_stop();
+    }
     // It is blocked for now and waits.
     let sent = match &signal {
         Some(info) => send_again(&mut remote, process, tid, info),
@@ -303,6 +303,7 @@ fn freeze_stopped(
     for file in files.held.iter().chain(&shared_mappings(guest)?) {
         hold(file).map_err(|why| Refusal::unsupported("open-file-not-kept", why))?;
     }
+    let stopped = held.iter().any(|h| matches!(h.event, Event::GroupStop(_)));
     let leader = index_of(held, process)?;
     let (image, timers, shared_pending) =
         with_remote(tracer, guest, held, leader, |remote, guest| {
@@ -318,6 +319,7 @@ fn freeze_stopped(
         files,
         shared_pending,
         timers,
+        stopped,
     }))
 }
 

@@ -17,6 +17,7 @@ pub(crate) struct ImageParts {
     pub(crate) files: FdTable,
     pub(crate) shared_pending: Vec<libc::siginfo_t>,
     pub(crate) timers: Timers,
+    pub(crate) stopped: bool,
 }
 
 /// A process that never runs, with what is needed to bring its guest back. It
@@ -34,6 +35,8 @@ pub struct Image {
     pub(crate) files: FdTable,
     pub(crate) shared_pending: Vec<libc::siginfo_t>,
     pub(crate) timers: Timers,
+    /// A signal had stopped the guest (SIGSTOP and its kind).
+    pub(crate) stopped: bool,
     pub(crate) group: i32,
     pub(crate) oom_score: Option<String>,
     resident_bytes: u64,
@@ -66,6 +69,7 @@ impl Image {
             files: parts.files,
             shared_pending: parts.shared_pending,
             timers: parts.timers,
+            stopped: parts.stopped,
         }
     }
 

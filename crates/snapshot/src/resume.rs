@@ -205,6 +205,9 @@ impl Image {
         let first = self.threads.first().ok_or(Refusal::Died)?;
         let first = first.restore(leader, process, None, &self.shared_pending)?;
         others.insert(0, first);
+        if self.stopped {
+            tracee::kill_task(process, libc::SIGSTOP);
+        }
         Ok(Resumed {
             guest,
             threads: others,

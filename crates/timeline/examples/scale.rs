@@ -151,7 +151,8 @@ fn observation(n: usize) -> Observation {
 fn add_checkpoint(timeline: &mut Timeline, n: usize, path: &Path) {
     timeline.add_checkpoint(Checkpoint {
         id: CheckpointId(n as u32),
-        path: path.to_owned(),
+        path: Some(path.to_owned()),
+        wanted: false,
         guest_time: Duration::from_millis(n as u64),
         cost: Duration::from_micros(100),
         memory: 1 << 20,

@@ -20,8 +20,11 @@ impl fmt::Display for CheckpointId {
 pub struct Checkpoint {
     /// Its name.
     pub id: CheckpointId,
-    /// The path that the guest was about to touch when it was taken.
-    pub path: PathBuf,
+    /// The path that the guest was about to touch when it was taken; `None` if it
+    /// was taken somewhere else.
+    pub path: Option<PathBuf>,
+    /// Somebody asked for it: it is given up last.
+    pub wanted: bool,
     /// How long the run had been running, with the kept part before its resume
     /// and without the time it spent frozen.
     pub guest_time: Duration,

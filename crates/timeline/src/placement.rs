@@ -78,7 +78,7 @@ impl Shelf {
             return;
         };
         for placed in &mut self.placed {
-            if placed.checkpoint.path == path {
+            if placed.checkpoint.path.as_deref() == Some(path) {
                 placed.batch = Some(moved.to);
             }
         }
@@ -151,7 +151,8 @@ impl Shelf {
             return vec![checkpoint.id];
         }
         self.memory = self.memory.saturating_add(checkpoint.memory);
-        let batch = self.edits.batch_of(&checkpoint.path);
+        let path = checkpoint.path.as_deref();
+        let batch = path.and_then(|path| self.edits.batch_of(path));
         self.placed
             .push(Placed::new(checkpoint, place, batch, self.spent));
         let mut dropped = Vec::new();
@@ -256,9 +257,10 @@ impl Shelf {
                 time: placed.checkpoint.guest_time.as_secs_f64(),
                 odds: next.map_or(ODDS_OF_NEWEST, |next| placed.odds(next, all, &self.edits)),
                 ancestor: self.has_living_descendants(at),
-                keep: placed
-                    .batch
-                    .is_some_and(|batch| self.edits.is_hot(batch, room)),
+                keep: placed.checkpoint.wanted
+                    || placed
+                        .batch
+                        .is_some_and(|batch| self.edits.is_hot(batch, room)),
             }
         };
         self.placed.iter().enumerate().map(candidate).collect()
@@ -284,7 +286,8 @@ mod tests {
     fn checkpoint(id: u32, seconds: u64) -> Checkpoint {
         Checkpoint {
             id: CheckpointId(id),
-            path: PathBuf::from(format!("/p/{id}")),
+            path: Some(PathBuf::from(format!("/p/{id}"))),
+            wanted: false,
             guest_time: Duration::from_secs(seconds),
             cost: Duration::from_millis(1),
             memory: 10,
@@ -370,7 +373,8 @@ mod tests {
         for second in 1..=5000 {
             let place = after(u64::from(second));
             let new = checkpoint(second, u64::from(second));
-            if shelf.due(&new.path, place, new.guest_time, new.cost) {
+            let path = new.path.clone().unwrap_or_default();
+            if shelf.due(&path, place, new.guest_time, new.cost) {
                 // What is due is worth more than something else.
                 assert!(!shelf.add(new, place).contains(&CheckpointId(second)));
             }

@@ -36,7 +36,8 @@ impl Guest {
                 *next += 1;
                 timeline.add_checkpoint(Checkpoint {
                     id: CheckpointId(*next),
-                    path: path.clone(),
+                    path: Some(path.clone()),
+                    wanted: false,
                     guest_time: time,
                     cost: COST,
                     memory: 1,

@@ -71,7 +71,8 @@ proptest! {
                     depth += u32::from(deeper);
                     let new = Checkpoint {
                         id,
-                        path: path(at),
+                        path: Some(path(at)),
+                        wanted: false,
                         guest_time,
                         cost: Duration::from_millis(1),
                         memory,
@@ -122,11 +123,11 @@ proptest! {
             let fits = last_edit.0.len() <= (timeline.checkpoints().count() / 2).max(1);
             let lost = candidates.iter().any(|one| {
                 gone.contains(&one.id)
-                    && last_edit.0.contains(&one.path)
+                    && one.path.as_ref().is_some_and(|path| last_edit.0.contains(path))
                     && one.memory <= max_memory
             });
             if fits && lost && max_checkpoints > 0 {
-                prop_assert!(timeline.checkpoints().all(|one| edited.contains(&one.path)));
+                prop_assert!(timeline.checkpoints().all(|one| one.path.as_ref().is_some_and(|path| edited.contains(path))));
             }
         }
     }
@@ -152,7 +153,8 @@ proptest! {
                 spent += cost;
                 timeline.add_checkpoint(Checkpoint {
                     id: CheckpointId(n as u32),
-                    path: at.clone(),
+                    path: Some(at.clone()),
+                    wanted: false,
                     guest_time,
                     cost,
                     memory: 1,

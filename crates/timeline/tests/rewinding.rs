@@ -74,7 +74,8 @@ fn play(timeline: &mut Timeline, ops: &[Op], first: usize) {
 fn checkpoint(id: CheckpointId) -> Checkpoint {
     Checkpoint {
         id,
-        path: path(0),
+        path: Some(path(0)),
+        wanted: false,
         guest_time: Duration::from_secs(u64::from(id.0)),
         cost: Duration::from_millis(1),
         memory: 1,

@@ -322,7 +322,8 @@ impl Play {
                 self.next_id += 1;
                 let dropped = self.timeline.add_checkpoint(Checkpoint {
                     id,
-                    path: path(self.steps % FILES),
+                    path: Some(path(self.steps % FILES)),
+                    wanted: false,
                     guest_time: Duration::from_millis(self.steps as u64),
                     cost: Duration::from_millis(1),
                     memory: 10,

@@ -118,6 +118,11 @@ impl<'t> Remote<'t> {
         Ok(remote)
     }
 
+    /// The task was in a group stop: it goes back to it when it is let go.
+    pub fn was_in_group_stop(&mut self) {
+        self.stopping = true;
+    }
+
     /// The registers that the task will have when it is let go.
     #[must_use]
     pub fn registers(&self) -> &Registers {

@@ -15,6 +15,7 @@ use tracee::{Stopped, Tid};
 pub(super) struct Stored {
     pub(super) image: Image,
     pub(super) mark: Mark,
+    pub(super) taken: Instant,
 }
 
 /// What checkpoints cost so far, to know what the next one will.
@@ -80,12 +81,12 @@ impl Supervisor<'_> {
         let mut task = task;
         loop {
             let began = Instant::now();
-            let (frozen, mark) = self.freeze(task);
+            let (frozen, mark) = self.freeze(Some(task));
             let cost = began.elapsed();
             self.run.add_frozen(cost);
             let again = match frozen.outcome {
                 Ok(image) => {
-                    self.keep(image, mark, path, time, cost);
+                    self.keep(image, mark, Some(path), false, time, cost);
                     false
                 }
                 Err(refusal) => self.refused(&refusal, time, cost),
@@ -108,7 +109,8 @@ impl Supervisor<'_> {
         }
     }
 
-    fn freeze(&mut self, task: Stopped) -> (Frozen, Mark) {
+    /// Freezes the guest, one of whose threads may be stopped already.
+    pub(super) fn freeze(&mut self, task: Option<Stopped>) -> (Frozen, Mark) {
         let mark = self.journal.mark();
         let journal = &mut self.journal;
         let mut hold = |file: &HeldFile| {
@@ -121,14 +123,23 @@ impl Supervisor<'_> {
         (frozen, mark)
     }
 
-    fn keep(&mut self, image: Image, mark: Mark, path: &Path, time: Duration, cost: Duration) {
+    /// Puts a checkpoint on the timeline, whose limits may cost others, or itself.
+    pub(super) fn keep(
+        &mut self,
+        image: Image,
+        mark: Mark,
+        path: Option<&Path>,
+        wanted: bool,
+        time: Duration,
+        cost: Duration,
+    ) -> CheckpointId {
         self.next_checkpoint += 1;
         let id = CheckpointId(self.next_checkpoint);
         self.costs.last = cost;
         let resident = image.resident_bytes();
         self.emit(&Event::Checkpoint {
             id: u64::from(id.0),
-            path: path.to_owned(),
+            path: path.map(Path::to_owned),
             cost_ms: cost,
             processes: 1,
             threads: u32::try_from(image.threads()).unwrap_or(u32::MAX),
@@ -136,16 +147,19 @@ impl Supervisor<'_> {
         });
         let checkpoint = Checkpoint {
             id,
-            path: path.to_owned(),
+            path: path.map(Path::to_owned),
+            wanted,
             guest_time: time,
             cost,
             memory: own_memory(resident),
             depth: self.run.guest.depth(),
         };
-        self.stored.insert(id, Stored { image, mark });
+        let taken = Instant::now();
+        self.stored.insert(id, Stored { image, mark, taken });
         for dropped in self.timeline.add_checkpoint(checkpoint) {
             self.discard(dropped);
         }
+        id
     }
 
     /// Says why there is no checkpoint; whether to try once more at once.

@@ -289,7 +289,7 @@ impl Supervisor<'_> {
                     self.messages.changed(
                         &paths,
                         Outcome::Resumed {
-                            before: &before,
+                            before: before.as_deref(),
                             kept,
                             latency,
                         },

@@ -20,7 +20,7 @@ use tracee::{End, Report, SpawnError, Tid};
 const OWN_FAILURE: u8 = 125;
 
 /// A guest's end as a shell's exit status.
-fn status(end: End) -> u8 {
+pub(super) fn status(end: End) -> u8 {
     match end {
         End::Exited(code) => code as u8,
         End::Killed(signal) => 128_u8.wrapping_add(signal.0 as u8),

@@ -3,6 +3,7 @@
 //! The tracer's thread waits for the guest only. File events, signals and
 //! deadlines are put here by other threads, which then ring its bell.
 
+use crate::control::Asked;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -26,6 +27,8 @@ pub(super) enum News {
         /// The kernel sent it to the whole foreground group: the guest has it.
         by_terminal: bool,
     },
+    /// Somebody asks for something.
+    Control(Asked),
     /// A time has passed.
     Timed(Timed),
 }
@@ -37,6 +40,8 @@ pub(super) enum Timed {
     Deadline(u64),
     /// The time in which changes are gathered.
     Gathered,
+    /// The time after which a wanted checkpoint is tried again.
+    Wanted,
 }
 
 /// Where other threads put their news.

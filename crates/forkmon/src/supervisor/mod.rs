@@ -11,6 +11,7 @@ mod access;
 mod birth;
 mod calls;
 mod checkpoint;
+mod control;
 mod edit;
 mod effect;
 mod ending;
@@ -29,11 +30,13 @@ mod walk;
 pub use ending::restore_terminal;
 
 use crate::config::Config;
+use crate::control::Asked;
 use crate::events::{Event, Events};
 use crate::guardian::Guardian;
 use crate::messages::Messages;
 use anyhow::Context as _;
 use checkpoint::{Costs, Stored};
+use control::Wanted;
 use fingerprint::Hasher;
 use inbox::{Doorbell, News, Timed};
 use journal::{Journal, Mark};
@@ -111,6 +114,10 @@ struct Supervisor<'a> {
     /// A run is being asked to end: file events wait.
     dropping: bool,
     later: Vec<watch::Batch>,
+    /// What was asked for while a run was asked to end.
+    asked_meanwhile: Vec<Asked>,
+    /// Checkpoints that somebody asked for and that could not be taken yet.
+    wanted: Vec<Wanted>,
     /// The bell rang while nobody looked at the news.
     rung_meanwhile: bool,
     /// Checkpoints of this line of runs were lost to effects that cannot be undone.
@@ -204,6 +211,8 @@ fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> a
         deadline_passed: false,
         dropping: false,
         later: Vec::new(),
+        asked_meanwhile: Vec::new(),
+        wanted: Vec::new(),
         rung_meanwhile: false,
         lost_to_effects: false,
         inherited,
@@ -446,6 +455,11 @@ impl Supervisor<'_> {
                 self.files_changed(batch)?;
             }
         }
+        if !self.dropping {
+            for asked in std::mem::take(&mut self.asked_meanwhile) {
+                self.asked(asked)?;
+            }
+        }
         while let Ok(news) = self.inbox.try_recv() {
             match news {
                 News::Files(batch) if self.dropping => self.later.push(batch),
@@ -459,6 +473,8 @@ impl Supervisor<'_> {
                 News::Files(batch) if self.run.failed => self.start_again(batch)?,
                 News::Files(batch) => self.files_changed(batch)?,
                 News::Noticed(path) => self.noticed(&path),
+                News::Control(asked) if self.dropping => self.asked_meanwhile.push(asked),
+                News::Control(asked) => self.asked(asked)?,
                 News::Quit {
                     signal,
                     by_terminal,
@@ -466,6 +482,7 @@ impl Supervisor<'_> {
                 News::Timed(Timed::Deadline(nth)) => {
                     self.deadline_passed |= nth == self.deadline;
                 }
+                News::Timed(Timed::Wanted) => self.take_wanted(),
                 News::Timed(Timed::Gathered) => {
                     for batch in std::mem::take(&mut self.later) {
                         self.files_changed(batch)?;

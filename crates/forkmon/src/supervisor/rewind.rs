@@ -14,7 +14,10 @@ use timeline::CheckpointId;
 
 impl Supervisor<'_> {
     /// Undoes what came after a checkpoint and lets a copy of it run.
-    pub(super) fn resume_from(&mut self, id: CheckpointId) -> Result<(Duration, PathBuf), Reason> {
+    pub(super) fn resume_from(
+        &mut self,
+        id: CheckpointId,
+    ) -> Result<(Duration, Option<PathBuf>), Reason> {
         let checkpoint = self
             .timeline
             .checkpoint(id)
@@ -147,16 +150,13 @@ impl Supervisor<'_> {
         self.undo_to(self.beginning);
         self.last_access.clear();
         self.lost_to_effects = false;
-        self.messages.changed(
-            paths,
-            Outcome::Restarted {
-                why: match reason {
-                    Reason::Effects => "what it has written since cannot be undone",
-                    Reason::NotRestorable => "no checkpoint before it could be resumed",
-                    _ => "no checkpoint before it",
-                },
-            },
-        );
+        let why = match reason {
+            Reason::Effects => "what it has written since cannot be undone",
+            Reason::NotRestorable => "no checkpoint before it could be resumed",
+            Reason::RestartRequested => "as asked",
+            _ => "no checkpoint before it",
+        };
+        self.messages.changed(paths, Outcome::Restarted { why });
         self.start()?;
         self.emit(&Event::Resume {
             from: None,

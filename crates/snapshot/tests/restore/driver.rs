@@ -153,7 +153,7 @@ impl Driver {
     pub fn freeze(&mut self, task: Stopped) -> Result<Image, Refusal> {
         let mut hold = |_: &snapshot::HeldFile| Ok(());
         let Frozen { task, outcome } =
-            snapshot::freeze(&mut self.tracer, &mut self.guest, task, &mut hold);
+            snapshot::freeze(&mut self.tracer, &mut self.guest, Some(task), &mut hold);
         let task = task.expect("the fixture lives");
         self.passing = !task.is_before_call();
         task.resume(None).unwrap();

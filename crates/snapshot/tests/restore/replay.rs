@@ -37,7 +37,7 @@ pub fn replay(driver: &mut Driver, heard: &mut dyn FnMut(&str)) -> Runs {
         panic!("no checkpoint: {before:?}");
     };
     let mut image = driver.freeze(task).unwrap();
-    let mut run = |driver: &mut Driver| {
+    let mut run = |driver: &mut Driver, which: &str| {
         let mut lines = Vec::new();
         let reached = driver.run(&mut |line| {
             lines.push(line.to_owned());
@@ -45,14 +45,14 @@ pub fn replay(driver: &mut Driver, heard: &mut dyn FnMut(&str)) -> Runs {
         });
         assert!(
             matches!(reached, Reached::Stop | Reached::End(End::Exited(0))),
-            "{reached:?}: {lines:#?}"
+            "{which}: {reached:?}: {lines:#?}"
         );
         lines
     };
     // The first copy is made while the live run goes on; one more is killed before
     // it is used.
     driver.prepare(&mut image);
-    let live = run(driver);
+    let live = run(driver, "the live run");
     let copies = (0..3)
         .map(|nth| {
             if nth == 2 {
@@ -60,7 +60,7 @@ pub fn replay(driver: &mut Driver, heard: &mut dyn FnMut(&str)) -> Runs {
                 tracee::kill_task(copy, libc::SIGKILL);
             }
             driver.resume(&mut image).unwrap();
-            run(driver)
+            run(driver, &format!("copy {nth}"))
         })
         .collect();
     driver.discard(image);
