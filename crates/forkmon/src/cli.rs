@@ -3,7 +3,8 @@
 //! This file knows the options' names and help texts and how each single value
 //! is read; what they mean together, and with the environment, is settled by
 //! [`crate::config`]. Everything wrong becomes one [`Refused`], one line long,
-//! since forkmon's failures have exit status 125 and not clap's 2.
+//! since forkmon's failures have exit status 125 and not clap's 2 (which `forkmon
+//! ctl` has).
 
 mod values;
 
@@ -26,6 +27,7 @@ Examples:
   forkmon -w ../shared make            A folder outside the project counts as well
   forkmon run -- demo --fast           A program that is called like a subcommand
   forkmon --once python3 app.py        Run once under observation, then exit
+  forkmon ctl status                   Ask the one that runs here; see forkmon ctl --help
   forkmon demo                         See it work, in 15 seconds
 
 Exit status: that of the program's last run (128 + n for signal n); 125 if forkmon
@@ -39,6 +41,7 @@ Examples:
   forkmon -w ../shared make            A folder outside the project counts as well
   forkmon run -- demo --fast           A program that is called like a subcommand
   forkmon --once python3 app.py        Run once under observation, then exit
+  forkmon ctl status                   Ask the one that runs here; see forkmon ctl --help
   forkmon demo                         See it work, in 15 seconds
 
 Exit status: that of the program's last run (128 + n for signal n); 125 if forkmon
@@ -55,6 +58,15 @@ Environment (an option, if given, wins):
                          are gathered instead of acted upon one by one
   NO_COLOR               If set and not empty, no colours unless --color always";
 
+const CTL_AFTER_HELP: &str = "\
+Examples:
+  id=$(forkmon ctl checkpoint)         Freeze the program, wherever it is
+  forkmon ctl resume $id               Go back there, as often as you like
+  forkmon ctl status --json            For other programs
+
+Exit status: 0 done, 1 refused, 2 wrong usage, or no forkmon found or more than one,
+3 connection lost.";
+
 /// What forkmon was asked to be.
 #[derive(Debug)]
 pub enum Mode {
@@ -62,6 +74,8 @@ pub enum Mode {
     Run(Box<RunArgs>),
     /// The tour.
     Demo(DemoArgs),
+    /// Ask a running forkmon for something.
+    Ctl(CtlArgs),
     /// The process that cleans up after a forkmon that was killed.
     Guardian,
     /// The program that the tour runs.
@@ -72,8 +86,33 @@ pub enum Mode {
 
 /// A command line that cannot be followed: what is wrong, and the remedy.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(String);
+#[error("{text}")]
+pub struct Refused {
+    text: String,
+    status: u8,
+}
+
+/// What forkmon exits with when it failed itself, and its command line is wrong.
+const OWN_FAILURE: u8 = 125;
+
+/// What `forkmon ctl` exits with when its command line is wrong. It runs no
+/// command whose status this could be.
+const CTL_USAGE: u8 = 2;
+
+impl Refused {
+    fn new(text: String) -> Self {
+        Self {
+            text,
+            status: OWN_FAILURE,
+        }
+    }
+
+    /// What to exit with.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+}
 
 /// Runs a program and, when a file that it read is edited, resumes it from just
 /// before it read that file
@@ -82,7 +121,7 @@ pub struct Refused(String);
     name = "forkmon",
     bin_name = "forkmon",
     version,
-    override_usage = "forkmon [run] [OPTIONS] [--] COMMAND [ARGS]...\n       forkmon demo [--keep]",
+    override_usage = "forkmon [run] [OPTIONS] [--] COMMAND [ARGS]...\n       forkmon ctl [--socket PATH] ACTION\n       forkmon demo [--keep]",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     after_help = AFTER_HELP,
@@ -105,6 +144,12 @@ enum Word {
         after_long_help = AFTER_LONG_HELP
     )]
     Run(Box<RunArgs>),
+    /// Ask a running forkmon for a checkpoint, a resume, a restart, its state, its end
+    #[command(
+        override_usage = "forkmon ctl [--socket PATH] checkpoint | resume [ID] | restart | status [--json] | quit",
+        after_help = CTL_AFTER_HELP
+    )]
+    Ctl(CtlArgs),
     /// Show in 15 seconds what forkmon does, with a program of its own
     Demo(DemoArgs),
     #[command(name = "__guardian", hide = true)]
@@ -242,6 +287,39 @@ pub struct RunArgs {
     pub color: Option<Color>,
 }
 
+/// `forkmon ctl`, as typed.
+#[derive(Debug, Clone, Args)]
+pub struct CtlArgs {
+    /// The socket of the forkmon to ask [default: that of this folder's project]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub socket: Option<PathBuf>,
+    /// What to ask for.
+    #[command(subcommand)]
+    pub action: CtlAction,
+}
+
+/// What `forkmon ctl` asks for.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum CtlAction {
+    /// Freeze the program where it is, and print the number of the checkpoint
+    Checkpoint,
+    /// Let the program run on from a checkpoint
+    Resume {
+        /// Its number [default: the newest]
+        id: Option<u64>,
+    },
+    /// Start the program from its beginning
+    Restart,
+    /// Show what runs, and the checkpoints
+    Status {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the program and forkmon
+    Quit,
+}
+
 /// `forkmon demo`, as typed.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
@@ -270,11 +348,15 @@ where
     let words: Vec<OsString> = typed.into_iter().map(Into::into).collect();
     let typed = match Typed::try_parse_from(&words) {
         Ok(typed) => typed,
-        Err(error) => return answer(&error),
+        Err(error) => {
+            let is_ctl = words.get(1).is_some_and(|word| word == "ctl");
+            return answer(&error, is_ctl);
+        }
     };
     let args = match typed.subcommand {
         Some(Word::Run(args)) => args,
         Some(Word::Demo(args)) => return Ok(Mode::Demo(args)),
+        Some(Word::Ctl(args)) => return Ok(Mode::Ctl(args)),
         Some(Word::Guardian) => return Ok(Mode::Guardian),
         Some(Word::DemoGuest(args)) => return Ok(Mode::DemoGuest(args)),
         None => {
@@ -283,7 +365,7 @@ where
         }
     };
     if args.command.is_empty() {
-        return Err(Refused(
+        return Err(Refused::new(
             "no COMMAND to run was given; try `forkmon lua main.lua` with your own program, \
              `forkmon demo` for a tour, or `forkmon --help`"
                 .to_owned(),
@@ -296,7 +378,7 @@ where
 fn refuse_late_subcommand(words: &[OsString], command: &[OsString]) -> Result<(), Refused> {
     let Some(word) = command
         .first()
-        .filter(|word| *word == "run" || *word == "demo")
+        .filter(|word| *word == "run" || *word == "demo" || *word == "ctl")
     else {
         return Ok(());
     };
@@ -305,14 +387,14 @@ fn refuse_late_subcommand(words: &[OsString], command: &[OsString]) -> Result<()
         return Ok(());
     }
     let word = word.to_string_lossy();
-    Err(Refused(format!(
+    Err(Refused::new(format!(
         "options stand before \"{word}\"; write `forkmon {word} [OPTIONS]`, or `forkmon [OPTIONS] \
          -- {word}` for a program that is called {word}"
     )))
 }
 
 /// Prints what is an answer, and turns the rest into one line.
-fn answer(error: &clap::Error) -> Result<Mode, Refused> {
+fn answer(error: &clap::Error, is_ctl: bool) -> Result<Mode, Refused> {
     if matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
@@ -320,6 +402,14 @@ fn answer(error: &clap::Error) -> Result<Mode, Refused> {
         // Nobody may be reading; `forkmon --help | head` is no failure.
         let _ = error.print();
         return Ok(Mode::Answered);
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Err(Refused {
+            text: "no ACTION was given: checkpoint, resume, restart, status or quit; see `forkmon \
+                   ctl --help`"
+                .to_owned(),
+            status: CTL_USAGE,
+        });
     }
     let text = error.to_string();
     let told: Vec<&str> = text
@@ -330,5 +420,12 @@ fn answer(error: &clap::Error) -> Result<Mode, Refused> {
         .collect();
     let told = told.join("; ");
     let told = told.strip_prefix("error: ").unwrap_or(&told);
-    Err(Refused(format!("{told}; see `forkmon --help`")))
+    Err(if is_ctl {
+        Refused {
+            text: format!("{told}; see `forkmon ctl --help`"),
+            status: CTL_USAGE,
+        }
+    } else {
+        Refused::new(format!("{told}; see `forkmon --help`"))
+    })
 }

@@ -12,9 +12,11 @@
 //! settled here: only the user that forkmon runs as (and root) can connect, and
 //! nothing that a client sends or fails to send blocks forkmon or other clients.
 
+pub mod client;
 pub mod place;
 pub mod protocol;
 pub mod server;
+pub mod table;
 
 pub use place::Place;
 pub use protocol::{Asked, CheckpointStatus, Reply, Request, Status};

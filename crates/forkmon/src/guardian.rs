@@ -4,7 +4,7 @@
 //!
 //! It is this same program, started as `forkmon __guardian`, with the reading end
 //! of a pipe as its standard input. Forkmon writes the absolute path of each store
-//! into it, with a NUL at the end, and holds the only writing end: when forkmon
+//! and of its control socket into it, with a NUL at the end, and holds the only writing end: when forkmon
 //! ends, in whatever way, the pipe ends, the guardian removes those of the folders
 //! that are still there, and ends as well. In a normal end forkmon has removed
 //! them itself, and nothing is left to do.
@@ -20,7 +20,9 @@
 //!
 //! What it removes is only ever a folder with a name like forkmon's stores that
 //! belongs to the same user, reached without following a symbolic link at the end
-//! of the path or below it.
+//! of the path or below it; or a socket of this user alone that nobody listens to.
+//! It also puts the terminal's modes back, if they are still those that forkmon
+//! had set to read keys.
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _, Write as _};
@@ -32,10 +34,15 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 
+use crate::control::place;
+use crate::keys::Memo;
 use crate::sys;
 
 /// How the name of a folder begins that the guardian may remove.
 pub const STORE_PREFIX: &str = ".forkmon-";
+
+/// How a message begins that is no path.
+const TERMINAL: &str = "terminal:";
 
 /// How often a removal is tried: a guest that is being killed may still add a
 /// file to a folder that was just emptied.
@@ -73,29 +80,39 @@ impl Guardian {
         Ok(Self { process })
     }
 
-    /// Has the folder `store` removed when forkmon is gone. To be called before
-    /// the folder is created, so that there is no moment in which nobody knows
-    /// of it.
+    /// Has the store or control socket `path` removed when forkmon is gone. To be
+    /// called before it is created, so that there is no moment in which nobody
+    /// knows of it. What is neither is not removed.
     ///
     /// # Errors
     ///
-    /// When the path is not one that the guardian would remove, or the guardian
-    /// is gone.
-    pub fn keep_in_mind(&mut self, store: &Path) -> io::Result<()> {
-        if split_store_path(store).is_none() {
+    /// When the path is not absolute, or the guardian is gone.
+    pub fn keep_in_mind(&mut self, path: &Path) -> io::Result<()> {
+        let bytes = path.as_os_str().as_bytes();
+        if !path.is_absolute() || bytes.contains(&0) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!(
-                    "{} is not the absolute path of a folder named {STORE_PREFIX}…",
-                    store.display()
-                ),
+                format!("{} is not an absolute path", path.display()),
             ));
         }
-        let mut message = store.as_os_str().as_bytes().to_vec();
+        self.tell(bytes.to_vec())
+    }
+
+    /// Has the terminal put back when forkmon is gone. To be called before its
+    /// modes are changed.
+    ///
+    /// # Errors
+    ///
+    /// When the guardian is gone.
+    pub fn keep_terminal_in_mind(&mut self, memo: &Memo) -> io::Result<()> {
+        self.tell(format!("{TERMINAL}{}", memo.to_text()).into_bytes())
+    }
+
+    /// In one write: a message that forkmon's end cuts off in the middle is not
+    /// acted upon.
+    fn tell(&mut self, mut message: Vec<u8>) -> io::Result<()> {
         message.push(0);
         match &mut self.process.stdin {
-            // In one write: a path that forkmon's end cuts off in the middle is
-            // not acted upon.
             Some(pipe) => pipe.write_all(&message),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         }
@@ -132,14 +149,27 @@ pub fn serve() -> anyhow::Result<u8> {
     let mut received = Vec::new();
     // A failure to read is an end as well: act on what was received.
     let _ = io::stdin().lock().read_to_end(&mut received);
-    for store in complete_paths(&received) {
-        remove_store(Path::new(store));
+    // The terminal first: somebody looks at it.
+    for message in complete_messages(&received) {
+        let memo = message
+            .to_str()
+            .and_then(|text| text.strip_prefix(TERMINAL));
+        if let Some(memo) = memo.and_then(Memo::from_text) {
+            memo.restore();
+        }
+    }
+    for message in complete_messages(&received) {
+        let path = Path::new(message);
+        if path.is_absolute() {
+            remove_store(path);
+            place::remove_left_socket(path);
+        }
     }
     Ok(0)
 }
 
-/// The paths that were received up to their NUL.
-fn complete_paths(received: &[u8]) -> impl Iterator<Item = &OsStr> {
+/// The messages that were received up to their NUL.
+fn complete_messages(received: &[u8]) -> impl Iterator<Item = &OsStr> {
     let end = received.iter().rposition(|byte| *byte == 0).unwrap_or(0);
     received[..end]
         .split(|byte| *byte == 0)
@@ -273,7 +303,7 @@ mod tests {
     use super::*;
 
     fn paths(received: &[u8]) -> Vec<PathBuf> {
-        complete_paths(received).map(PathBuf::from).collect()
+        complete_messages(received).map(PathBuf::from).collect()
     }
 
     #[test]

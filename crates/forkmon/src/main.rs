@@ -8,8 +8,9 @@ use anyhow::Context as _;
 use forkmon::cli::{self, Mode, RunArgs};
 use forkmon::config::{Config, Environment};
 use forkmon::events::Events;
+use forkmon::keys::{self, When};
 use forkmon::messages::Messages;
-use forkmon::{demo, guardian, supervisor};
+use forkmon::{control, demo, guardian, supervisor};
 
 /// What forkmon exits with when it failed itself.
 const OWN_FAILURE: u8 = 125;
@@ -20,10 +21,16 @@ fn main() -> ExitCode {
     let status = match cli::parse(std::env::args_os()) {
         Ok(Mode::Run(typed)) => run(&typed, started),
         Ok(Mode::Demo(typed)) => demo::run(&typed),
+        Ok(Mode::Ctl(typed)) => {
+            Environment::of_this_process().map(|here| control::client::run(&typed, &here))
+        }
         Ok(Mode::Guardian) => guardian::serve(),
         Ok(Mode::DemoGuest(typed)) => demo::guest(&typed),
         Ok(Mode::Answered) => Ok(0),
-        Err(refused) => Err(refused.into()),
+        Err(refused) => {
+            Messages::before_options().error(&refused.to_string());
+            Ok(refused.status())
+        }
     };
     match status {
         Ok(status) => ExitCode::from(status),
@@ -55,5 +62,7 @@ fn run(typed: &RunArgs, started: Instant) -> anyhow::Result<u8> {
             path.display()
         )
     })?;
+    // A run that nobody watches is asked for nothing.
+    keys::take_input(if config.once { When::Off } else { config.keys })?;
     supervisor::run(&config, &mut messages, &mut events)
 }

@@ -86,3 +86,44 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
             && action.sa_sigaction == libc::SIG_IGN
     }
 }
+
+/// Does something to the terminal that would stop this process while it is in
+/// the background. There reading fails instead, and the rest succeeds.
+pub(crate) fn without_terminal_stops<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: all bytes zero is a valid value for a signal set, which the calls
+    // then fill in. Only this thread's mask changes, and it is put back below.
+    let before = unsafe {
+        let mut blocked: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut blocked);
+        libc::sigaddset(&raw mut blocked, libc::SIGTTIN);
+        libc::sigaddset(&raw mut blocked, libc::SIGTTOU);
+        let changed = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, &raw mut before);
+        (changed == 0).then_some(before)
+    };
+    let done = work();
+    if let Some(before) = before {
+        // SAFETY: the set is one that the kernel gave out.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        }
+    }
+    done
+}
+
+/// Stops this process as `signal` does by default, and returns when it goes on.
+/// Where the kernel does not stop it, in an orphaned process group, at once.
+pub(crate) fn stop_by(signal: i32) {
+    // SAFETY: all bytes zero is a valid action: the default one, with no flags.
+    // The action from before is put back as it was, and no signal runs code of
+    // ours in between.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        let mut before: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal, &raw const default, &raw mut before) == 0 {
+            // To this thread, so that it is stopped before the call returns.
+            libc::raise(signal);
+            libc::sigaction(signal, &raw const before, std::ptr::null_mut());
+        }
+    }
+}
