@@ -53,11 +53,7 @@ impl Epoll {
             libc::SYS_epoll_create1,
             &[libc::EPOLL_CLOEXEC as u64],
         )?;
-        let mut fresh = Fresh { fd: fd as i32 };
-        if self.entries.iter().all(|e| e.fd != fresh.fd) {
-            fresh = fresh.lift(remote, above)?;
-        }
-        fresh.place(remote, &self.entries)
+        Fresh { fd: fd as i32 }.settle(remote, above, &self.entries)
     }
 
     /// Registers the files, once all of them are there.

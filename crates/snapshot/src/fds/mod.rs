@@ -8,13 +8,16 @@
 
 mod epoll;
 mod event;
+mod fresh;
 mod pipe;
 mod socket;
+mod source;
 
 use crate::procfs::{self, FdInfo};
 use crate::{Guest, Refusal};
 use epoll::Epoll;
 use event::{EventCounter, TimerFd};
+use fresh::{Fresh, close, set_flags};
 use pipe::Pipe;
 use socket::{Rebound, Sockets};
 use std::collections::BTreeMap;
@@ -447,15 +450,6 @@ impl Kept {
     }
 }
 
-fn set_flags(remote: &mut Remote<'_>, fd: i32, flags: i32) -> Result<(), Refusal> {
-    remote.call(
-        "fcntl",
-        libc::SYS_fcntl,
-        &[fd as u64, libc::F_SETFL as u64, flags as u64],
-    )?;
-    Ok(())
-}
-
 fn fds(process: Tid) -> Result<Vec<i32>, Refusal> {
     let step = "list /proc/PID/fd";
     let mut fds = Vec::new();
@@ -471,62 +465,6 @@ fn fds(process: Tid) -> Result<Vec<i32>, Refusal> {
     }
     fds.sort_unstable();
     Ok(fds)
-}
-
-/// A new open file description in a copy, on its way to the numbers that the
-/// guest knows it by. It is closed by exec, and has a number of its own until [`place`] is done.
-#[derive(Copy, Clone, Debug)]
-struct Fresh {
-    fd: i32,
-}
-
-impl Fresh {
-    /// Moves it out of the way of the numbers that are still to be filled.
-    fn lift(self, remote: &mut Remote<'_>, above: i32) -> Result<Self, Refusal> {
-        if self.fd >= above {
-            return Ok(self);
-        }
-        let fd = remote.call(
-            "fcntl",
-            libc::SYS_fcntl,
-            &[self.fd as u64, libc::F_DUPFD_CLOEXEC as u64, above as u64],
-        )?;
-        close(remote, self.fd)?;
-        Ok(Self { fd: fd as i32 })
-    }
-
-    /// Puts it under all its numbers, and only those.
-    fn place(self, remote: &mut Remote<'_>, entries: &[Entry]) -> Result<(), Refusal> {
-        let mut stays = false;
-        for entry in entries {
-            if entry.fd == self.fd {
-                stays = true;
-                if !entry.closes_on_exec() {
-                    remote.call(
-                        "fcntl",
-                        libc::SYS_fcntl,
-                        &[self.fd as u64, libc::F_SETFD as u64, 0],
-                    )?;
-                }
-            } else {
-                let flags = entry.info.flags & libc::O_CLOEXEC;
-                remote.call(
-                    "dup3",
-                    libc::SYS_dup3,
-                    &[self.fd as u64, entry.fd as u64, flags as u64],
-                )?;
-            }
-        }
-        if !stays {
-            close(remote, self.fd)?;
-        }
-        Ok(())
-    }
-}
-
-fn close(remote: &mut Remote<'_>, fd: i32) -> Result<(), Refusal> {
-    remote.call("close", libc::SYS_close, &[fd as u64])?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use super::diag::{self, UnixFacts};
 use super::name::{Name, Rebound};
 use super::options::Options;
-use super::{Kind, Source, View, address, dress};
+use super::{Kind, View, address, dress};
+use crate::fds::source::Source;
 use crate::fds::{Entry, Fresh};
 use crate::{Refusal, sys};
 use rustix::event::PollFlags;
@@ -189,7 +190,7 @@ impl Endpoint {
                 self.kind.protocol as u64,
             ],
         )?;
-        let mut fresh = Fresh { fd: fd as i32 };
+        let fresh = Fresh { fd: fd as i32 };
         let handle = source.duplicate(fresh.fd)?;
         dress(
             handle.as_fd(),
@@ -201,10 +202,7 @@ impl Endpoint {
             self.bind(name, remote, fresh.fd, handle.as_fd())?;
         }
         drop(handle);
-        if self.entries.iter().all(|e| e.fd != fresh.fd) {
-            fresh = fresh.lift(remote, above)?;
-        }
-        fresh.place(remote, &self.entries)
+        fresh.settle(remote, above, &self.entries)
     }
 
     fn bind(

@@ -18,6 +18,7 @@ mod options;
 mod pair;
 
 use super::Entry;
+use super::source::Source;
 use crate::{Refusal, sys};
 use diag::{Diag, UnixFacts};
 use endpoint::Endpoint;
@@ -25,7 +26,6 @@ use name::Name;
 use options::Options;
 use pair::Pair;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -82,34 +82,6 @@ impl Kind {
             _ => "",
         };
         format!("{family}{kind} socket")
-    }
-}
-
-/// A process whose fds can be duplicated here.
-struct Source(OwnedFd);
-
-impl Source {
-    fn of(process: Tid) -> Result<Self, Refusal> {
-        let pid = rustix::process::Pid::from_raw(process.raw()).ok_or(Refusal::Died)?;
-        pidfd_open(pid, PidfdFlags::empty())
-            .map(Self)
-            .map_err(|e| Refusal::proc("open a process by its id")(e.into()))
-    }
-
-    fn duplicate(&self, fd: i32) -> Result<OwnedFd, Refusal> {
-        pidfd_getfd(&self.0, fd, PidfdGetfdFlags::empty()).map_err(|e| match e {
-            rustix::io::Errno::PERM | rustix::io::Errno::NOSYS | rustix::io::Errno::ACCESS => {
-                Refusal::unsupported(
-                    "pidfd-getfd-refused",
-                    format!(
-                        "a socket is open, and pidfd_getfd(2) is refused ({e}): in a container \
-                         allow it (docker run --cap-add=SYS_PTRACE, or a newer engine's default \
-                         profile)"
-                    ),
-                )
-            }
-            e => Refusal::proc("duplicate a socket")(e.into()),
-        })
     }
 }
 

@@ -3,8 +3,9 @@
 
 use super::diag::{RECEIVE_SHUT, SEND_SHUT, UnixFacts};
 use super::options::{Options, make_room};
-use super::{Kind, Source, View, address, dress};
+use super::{Kind, View, address, dress};
 use crate::Refusal;
+use crate::fds::source::Source;
 use crate::fds::{Entry, Fresh, close};
 use rustix::event::PollFlags;
 use rustix::net::{
