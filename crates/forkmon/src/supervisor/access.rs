@@ -108,6 +108,10 @@ impl Supervisor<'_> {
                 self.run.guest.forget_thread(tid);
                 Ok(task.resume(None)?)
             }
+            Request::Listen => {
+                self.listens(process);
+                Ok(task.resume(None)?)
+            }
             Request::Identity => {
                 // These two are of interest in every run.
                 match stop.call as i64 {

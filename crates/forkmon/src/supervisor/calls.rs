@@ -80,6 +80,8 @@ pub(super) enum Request {
     Note(Hazard),
     /// sigaltstack or set_tid_address.
     ChangesThread,
+    /// listen, by which a server begins to wait for clients.
+    Listen,
     /// A call that takes or answers ids, in a run where they differ.
     Identity,
 }
@@ -293,6 +295,7 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         | libc::SYS_move_mount
         | libc::SYS_clone
         | libc::SYS_open_by_handle_at => Request::Note(Hazard::OtherNamespace),
+        libc::SYS_listen => Request::Listen,
         libc::SYS_sigaltstack | libc::SYS_set_tid_address => Request::ChangesThread,
         _ => return None,
     })

@@ -80,7 +80,7 @@ impl Supervisor<'_> {
         } else if self.run.barred {
             refused("barred", "this run gets no checkpoints any more")
         } else {
-            match self.freeze_anywhere() {
+            match self.freeze_anywhere(true) {
                 Ok(Some(id)) => Reply::Checkpoint { id },
                 Ok(None) => refused("limit", "the limits leave no room for a checkpoint"),
                 // Soon it may be able to.
@@ -102,7 +102,8 @@ impl Supervisor<'_> {
         }
     }
 
-    fn freeze_anywhere(&mut self) -> Result<Option<u64>, Refusal> {
+    /// Takes a checkpoint at this moment. `None` if the limits cost it at once.
+    pub(super) fn freeze_anywhere(&mut self, wanted: bool) -> Result<Option<u64>, Refusal> {
         if !self.run.is_settled() {
             return Err(if self.run.processes.len() > 1 {
                 Refusal::Unsupported {
@@ -121,7 +122,7 @@ impl Supervisor<'_> {
             self.run.add_frozen(cost);
             match frozen.outcome {
                 Ok(image) => {
-                    let id = self.keep(image, mark, None, true, time, cost);
+                    let id = self.keep(image, mark, None, wanted, time, cost);
                     return Ok(self.stored.contains_key(&id).then_some(u64::from(id.0)));
                 }
                 Err(Refusal::NoRoom(what)) => match self.timeline.evict_one() {

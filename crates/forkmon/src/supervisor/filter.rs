@@ -185,6 +185,7 @@ const TRACED: &[i64] = &[
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
     libc::SYS_bind,
+    libc::SYS_listen,
     libc::SYS_shmat,
     libc::SYS_semget,
     libc::SYS_msgget,

@@ -42,6 +42,8 @@ pub(super) enum Timed {
     Gathered,
     /// The time after which a wanted checkpoint is tried again.
     Wanted,
+    /// The time after which a server is looked at, which was this long.
+    Idle { run: u64, wait: Duration },
 }
 
 /// Where other threads put their news.

@@ -17,6 +17,7 @@ mod effect;
 mod ending;
 mod filter;
 mod fingerprint;
+mod idle;
 mod identity;
 mod inbox;
 mod lookup;
@@ -483,6 +484,7 @@ impl Supervisor<'_> {
                     self.deadline_passed |= nth == self.deadline;
                 }
                 News::Timed(Timed::Wanted) => self.take_wanted(),
+                News::Timed(Timed::Idle { run, wait }) => self.look_for_idleness(run, wait),
                 News::Timed(Timed::Gathered) => {
                     for batch in std::mem::take(&mut self.later) {
                         self.files_changed(batch)?;

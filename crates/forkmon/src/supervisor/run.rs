@@ -107,6 +107,8 @@ pub(super) struct Run {
     /// The checkpoint that the call in this task has already led to or been
     /// refused for: it stops before the same call again.
     pub(super) considered: Option<Tid>,
+    /// It listens for clients, and is watched for a moment without any.
+    pub(super) listens: bool,
     /// No more checkpoints are taken in this run.
     pub(super) barred: bool,
     /// Where the kernel is passed what the guest did not write.
@@ -143,6 +145,7 @@ impl Run {
             kept,
             frozen: Duration::ZERO,
             considered: None,
+            listens: false,
             barred: false,
             scratch: Scratch::NotAsked,
         }

@@ -24,6 +24,7 @@ mod python;
 mod regressions;
 mod restarts;
 mod ruby;
+mod servers;
 mod static_c;
 mod stress;
 mod tcc;
