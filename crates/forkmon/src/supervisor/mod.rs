@@ -17,15 +17,17 @@ mod effect;
 mod ending;
 mod filter;
 mod fingerprint;
-mod idle;
 mod identity;
+mod idle;
 mod inbox;
+mod keeper;
 mod lookup;
 mod observe;
 mod own_signal;
 mod proc_path;
 mod rewind;
 mod run;
+mod setup;
 mod walk;
 
 pub use ending::restore_terminal;
@@ -33,7 +35,7 @@ pub use ending::restore_terminal;
 use crate::config::Config;
 use crate::control::Asked;
 use crate::events::{Event, Events};
-use crate::guardian::Guardian;
+use crate::keys::Keys;
 use crate::messages::Messages;
 use anyhow::Context as _;
 use checkpoint::{Costs, Stored};
@@ -41,19 +43,19 @@ use control::Wanted;
 use fingerprint::Hasher;
 use inbox::{Doorbell, News, Timed};
 use journal::{Journal, Mark};
+use keeper::Keeper;
 use lookup::Lookups;
 use observe::LastAccess;
 use run::{Pending, Run};
-use rustix::fs::{FileType, SeekFrom};
+use rustix::fs::SeekFrom;
 use snapshot::{Guest, Inherited, Resumed};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use timeline::{CheckpointId, Identity, Limits, Timeline};
-use tracee::{Command, End, Program, Report, SpawnError, Stopped, Tid, Tracer};
+use timeline::{CheckpointId, Identity, Timeline};
+use tracee::{Command, End, Program, Report, Stopped, Tid, Tracer};
 
 /// The oldest kernel that has all that is used here.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
@@ -64,13 +66,6 @@ const ALLOWANCE: Duration = Duration::from_millis(5);
 
 /// A file that is written to and never closed is looked at after this long.
 const OPEN_WRITE_BOUND: Duration = Duration::from_millis(250);
-
-/// What the guardian is to remove, to be told to the next one if it dies.
-#[derive(Debug)]
-struct Keeper {
-    guardian: Guardian,
-    stores: Vec<PathBuf>,
-}
 
 /// Forkmon at work.
 struct Supervisor<'a> {
@@ -89,6 +84,8 @@ struct Supervisor<'a> {
     bell: Doorbell,
     inbox: Receiver<News>,
     keeper: Arc<Mutex<Keeper>>,
+    /// The keyboard, if its keys are for forkmon at times.
+    keys: Option<Keys>,
     timeline: Timeline,
     journal: Journal,
     /// Where the journal stood before the first run.
@@ -140,137 +137,9 @@ pub fn run(config: &Config, messages: &mut Messages, events: &mut Events) -> any
         );
     }
     ending::remember_terminal();
-    let status = supervise(config, messages, events);
+    let status = setup::supervise(config, messages, events);
     restore_terminal();
     status
-}
-
-fn supervise(config: &Config, messages: &mut Messages, events: &mut Events) -> anyhow::Result<u8> {
-    tracee::become_subreaper().context("cannot become the reaper of the guest's orphans")?;
-    let inherited = Inherited::of_this_process().context("cannot list the open files")?;
-    let mut tracer = Tracer::new();
-    let guardian = Guardian::start().context("cannot start the guardian process")?;
-    let bell = attach(&mut tracer, &guardian)?;
-    let keeper = Arc::new(Mutex::new(Keeper {
-        guardian,
-        stores: Vec::new(),
-    }));
-    let (bell, inbox) = Doorbell::new(bell);
-    bell.listen_for_signals().context("cannot handle signals")?;
-    let watcher = if config.once {
-        None
-    } else {
-        Some(Arc::new(start_watching(config, &bell)?))
-    };
-    let quiet = watcher.clone();
-    let hasher = Hasher::start(move || {
-        // Now that the guest has done reading for a while: what is not in the
-        // queue yet comes after those reads.
-        if let Some(watcher) = &quiet {
-            watcher.drained_at();
-        }
-    })
-    .context("cannot start a thread")?;
-    let for_stores = Arc::clone(&keeper);
-    let mut journal = Journal::new(journal::Options {
-        on_store: Box::new(move |store| {
-            let mut keeper = for_stores.lock().unwrap_or_else(PoisonError::into_inner);
-            // A guardian that is gone is replaced, and told, when its end is
-            // reported.
-            let _ = keeper.guardian.keep_in_mind(store);
-            keeper.stores.push(store.to_owned());
-        }),
-        ..journal::Options::default()
-    });
-    let beginning = journal.mark();
-    let inherited = Arc::new(inherited);
-    let mut supervisor = Supervisor {
-        tracer,
-        filter: filter::filter(),
-        identity_filter: filter::identity_filter(),
-        timeline: Timeline::new(Limits {
-            share: config.budget,
-            max_checkpoints: config.max_checkpoints,
-            max_memory: config.max_memory,
-            allowance: ALLOWANCE,
-        }),
-        journal,
-        beginning,
-        watcher,
-        hasher,
-        lookups: Lookups::default(),
-        last_access: HashMap::new(),
-        restored: HashMap::new(),
-        stored: BTreeMap::new(),
-        next_checkpoint: 0,
-        costs: Costs::default(),
-        run: Run::not_started(0),
-        next_run: 0,
-        quitting: None,
-        finished: None,
-        deadline: 0,
-        deadline_passed: false,
-        dropping: false,
-        later: Vec::new(),
-        asked_meanwhile: Vec::new(),
-        wanted: Vec::new(),
-        rung_meanwhile: false,
-        lost_to_effects: false,
-        inherited,
-        outputs: inherited_outputs(config),
-        input: position_of_input(),
-        bell,
-        inbox,
-        keeper,
-        config,
-        messages,
-        events,
-    };
-    let outcome = supervisor.start().and_then(|()| supervisor.until_the_end());
-    supervisor.clean_up();
-    outcome
-}
-
-/// The regular files that are open for writing when forkmon starts, and its own
-/// file of events.
-fn inherited_outputs(config: &Config) -> HashSet<(u64, u64)> {
-    let standard = ["/proc/self/fd/1", "/proc/self/fd/2"].map(PathBuf::from);
-    standard
-        .iter()
-        .chain(&config.events)
-        .filter_map(|path| std::fs::metadata(path).ok())
-        .filter(std::fs::Metadata::is_file)
-        .map(|found| (found.dev(), found.ino()))
-        .collect()
-}
-
-/// Where standard input stands, if it is a file.
-fn position_of_input() -> Option<u64> {
-    let input = std::io::stdin();
-    let is_file =
-        rustix::fs::fstat(&input).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-    is_file.then(|| rustix::fs::tell(&input).ok()).flatten()
-}
-
-fn attach(tracer: &mut Tracer, guardian: &Guardian) -> anyhow::Result<tracee::Ringer> {
-    let process = Tid::new(i32::try_from(guardian.pid())?);
-    tracer
-        .attach_bell(process)
-        .map_err(|source| SpawnError::Ptrace(source).into())
-}
-
-fn start_watching(config: &Config, bell: &Doorbell) -> anyhow::Result<watch::Watcher> {
-    let options = watch::Options {
-        settle: config.delay,
-        open_write_bound: OPEN_WRITE_BOUND,
-    };
-    let noticing = bell.clone();
-    let delivering = bell.clone();
-    Ok(watch::Watcher::start_noticing(
-        options,
-        move |path| noticing.send(News::Noticed(path.to_owned())),
-        move |batch| delivering.send(News::Files(batch)),
-    )?)
 }
 
 /// Whether a request failed because its task died, which is reported by itself.
@@ -302,6 +171,7 @@ impl Supervisor<'_> {
             // worked before; if it does not now, the input is gone.
             let _ = rustix::fs::seek(std::io::stdin(), SeekFrom::Start(position));
         }
+        self.tell_keys(true);
         match self.tracer.spawn(&command, &self.filter) {
             Ok(spawned) => {
                 let guest = Guest::new(spawned.task, Arc::clone(&self.inherited));
@@ -315,8 +185,16 @@ impl Supervisor<'_> {
             }
             Err(error) => {
                 self.run = Run::not_started(number);
+                self.tell_keys(false);
                 self.could_not_start(error)
             }
+        }
+    }
+
+    /// Whose the terminal's input is: the guest's as long as it lives.
+    fn tell_keys(&self, guest_alive: bool) {
+        if let Some(keys) = &self.keys {
+            keys.guest_alive(guest_alive);
         }
     }
 
@@ -327,6 +205,7 @@ impl Supervisor<'_> {
         self.run = Run::new(self.next_run, guest, kept);
         self.next_run += 1;
         self.costs.forget_run();
+        self.tell_keys(true);
         for thread in &threads {
             self.run.add_thread(thread.tid(), process);
         }
@@ -447,6 +326,9 @@ impl Supervisor<'_> {
             self.run.ended = Some(end);
             self.root_ended(end)?;
         }
+        if !self.run.is_alive() {
+            self.tell_keys(false);
+        }
         Ok(())
     }
 
@@ -497,13 +379,11 @@ impl Supervisor<'_> {
 
     fn replace_guardian(&mut self) -> anyhow::Result<()> {
         let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut guardian = Guardian::start().context("cannot start another guardian process")?;
-        for store in &keeper.stores {
-            // It has just been started, and the paths were right before.
-            let _ = guardian.keep_in_mind(store);
-        }
-        self.bell.replace(attach(&mut self.tracer, &guardian)?);
-        keeper.guardian = guardian;
+        keeper
+            .replace_guardian()
+            .context("cannot start another guardian process")?;
+        self.bell
+            .replace(setup::attach(&mut self.tracer, keeper.process())?);
         drop(keeper);
         // What was rung for meanwhile; not here, where a run may be half killed.
         self.rung_meanwhile = true;

@@ -25,6 +25,7 @@ mod regressions;
 mod restarts;
 mod ruby;
 mod servers;
+mod state;
 mod static_c;
 mod stress;
 mod tcc;

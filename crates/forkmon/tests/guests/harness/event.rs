@@ -39,7 +39,7 @@ pub struct Exit {
 pub struct Resume {
     /// The checkpoint that was resumed, or nothing for a full restart.
     pub from: Option<u64>,
-    /// The edited file that decided it.
+    /// The edited file that decided it; empty if it was asked for.
     pub path: PathBuf,
     /// How much of the guest's time was kept.
     pub kept_ms: f64,
@@ -122,7 +122,7 @@ impl Event {
         assert_eq!(self.name, "resume");
         Resume {
             from: self.value["from"].as_u64(),
-            path: self.text("path").into(),
+            path: PathBuf::from(self.value["path"].as_str().unwrap_or_default()),
             kept_ms: self.number("kept_ms"),
             reason: self.text("reason").into(),
         }

@@ -1,0 +1,216 @@
+//! How a supervisor comes to be: its threads, its guardian, what it listens to.
+
+use super::checkpoint::Costs;
+use super::fingerprint::Hasher;
+use super::inbox::{Doorbell, News};
+use super::keeper::Keeper;
+use super::lookup::Lookups;
+use super::run::Run;
+use super::{ALLOWANCE, OPEN_WRITE_BOUND, Supervisor, filter};
+use crate::config::Config;
+use crate::control::{Place, Server};
+use crate::events::Events;
+use crate::guardian::Guardian;
+use crate::keys::Keys;
+use crate::messages::Messages;
+use anyhow::Context as _;
+use journal::Journal;
+use rustix::fs::FileType;
+use snapshot::Inherited;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use timeline::{Limits, Timeline};
+use tracee::{SpawnError, Tid, Tracer};
+
+/// Brings all parts together, runs the guest, and leaves nothing behind; the status
+/// to exit with.
+///
+/// # Errors
+///
+/// Forkmon's own failures.
+pub(super) fn supervise(
+    config: &Config,
+    messages: &mut Messages,
+    events: &mut Events,
+) -> anyhow::Result<u8> {
+    tracee::become_subreaper().context("cannot become the reaper of the guest's orphans")?;
+    let inherited = Inherited::of_this_process().context("cannot list the open files")?;
+    let mut tracer = Tracer::new();
+    let guardian = Guardian::start().context("cannot start the guardian process")?;
+    let keeper = Keeper::new(guardian);
+    let bell = attach(&mut tracer, keeper.process())?;
+    let keeper = Arc::new(Mutex::new(keeper));
+    let (bell, inbox) = Doorbell::new(bell);
+    bell.listen_for_signals().context("cannot handle signals")?;
+    let watcher = if config.once {
+        None
+    } else {
+        Some(Arc::new(start_watching(config, &bell)?))
+    };
+    let quiet = watcher.clone();
+    let hasher = Hasher::start(move || {
+        // Now that the guest has done reading for a while: what is not in the
+        // queue yet comes after those reads.
+        if let Some(watcher) = &quiet {
+            watcher.drained_at();
+        }
+    })
+    .context("cannot start a thread")?;
+    let for_stores = Arc::clone(&keeper);
+    let mut journal = Journal::new(journal::Options {
+        on_store: Box::new(move |store| {
+            let mut keeper = for_stores.lock().unwrap_or_else(PoisonError::into_inner);
+            keeper.note_path(store);
+        }),
+        ..journal::Options::default()
+    });
+    let beginning = journal.mark();
+    let inherited = Arc::new(inherited);
+    let server = start_server(config, messages, &bell, &keeper)?;
+    let keys = start_keys(config, &bell, &keeper)?;
+    let mut supervisor = Supervisor {
+        tracer,
+        filter: filter::filter(),
+        identity_filter: filter::identity_filter(),
+        timeline: Timeline::new(Limits {
+            share: config.budget,
+            max_checkpoints: config.max_checkpoints,
+            max_memory: config.max_memory,
+            allowance: ALLOWANCE,
+        }),
+        journal,
+        beginning,
+        watcher,
+        hasher,
+        lookups: Lookups::default(),
+        last_access: HashMap::new(),
+        restored: HashMap::new(),
+        stored: BTreeMap::new(),
+        next_checkpoint: 0,
+        costs: Costs::default(),
+        run: Run::not_started(0),
+        next_run: 0,
+        quitting: None,
+        finished: None,
+        deadline: 0,
+        deadline_passed: false,
+        dropping: false,
+        later: Vec::new(),
+        asked_meanwhile: Vec::new(),
+        wanted: Vec::new(),
+        rung_meanwhile: false,
+        lost_to_effects: false,
+        inherited,
+        outputs: inherited_outputs(config),
+        input: position_of_input(),
+        bell,
+        inbox,
+        keeper,
+        keys,
+        config,
+        messages,
+        events,
+    };
+    let outcome = supervisor.start().and_then(|()| supervisor.until_the_end());
+    supervisor.clean_up();
+    drop(supervisor);
+    // Nobody is left who could answer what is asked.
+    drop(server);
+    outcome
+}
+
+/// Listens to `forkmon ctl`. A socket that was named must be had; without the usual
+/// one forkmon works, too.
+fn start_server(
+    config: &Config,
+    messages: &mut Messages,
+    bell: &Doorbell,
+    keeper: &Mutex<Keeper>,
+) -> anyhow::Result<Option<Server>> {
+    if config.once {
+        return Ok(None);
+    }
+    let delivering = bell.clone();
+    let server = Place::of(config).and_then(|place| {
+        let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        keeper.note_path(place.path());
+        drop(keeper);
+        Server::start(place, move |asked| {
+            delivering.send(News::Control(asked));
+        })
+    });
+    match server {
+        Ok(server) => Ok(Some(server)),
+        Err(error) if config.control.is_some() => Err(error),
+        Err(error) => {
+            let text = format!("forkmon ctl will not find this one: {error:#}");
+            messages.warning_once("control", &text);
+            Ok(None)
+        }
+    }
+}
+
+/// Reads the keys that are for forkmon.
+fn start_keys(
+    config: &Config,
+    bell: &Doorbell,
+    keeper: &Mutex<Keeper>,
+) -> anyhow::Result<Option<Keys>> {
+    if config.once {
+        return Ok(None);
+    }
+    let messages = Messages::new(config.color, false, &config.cwd);
+    let delivering = bell.clone();
+    let keys = Keys::start(config.keys, messages, move |asked| {
+        delivering.send(News::Control(asked));
+    })?;
+    if let Some(keys) = &keys {
+        let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        keeper.note_terminal(keys.memo());
+    }
+    Ok(keys)
+}
+
+/// The regular files that are open for writing when forkmon starts, and its own
+/// file of events.
+fn inherited_outputs(config: &Config) -> HashSet<(u64, u64)> {
+    let standard = ["/proc/self/fd/1", "/proc/self/fd/2"].map(PathBuf::from);
+    standard
+        .iter()
+        .chain(&config.events)
+        .filter_map(|path| std::fs::metadata(path).ok())
+        .filter(std::fs::Metadata::is_file)
+        .map(|found| (found.dev(), found.ino()))
+        .collect()
+}
+
+/// Where standard input stands, if it is a file.
+fn position_of_input() -> Option<u64> {
+    let input = std::io::stdin();
+    let is_file =
+        rustix::fs::fstat(&input).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    is_file.then(|| rustix::fs::tell(&input).ok()).flatten()
+}
+
+/// Makes the guardian's process the bell.
+pub(super) fn attach(tracer: &mut Tracer, process: Tid) -> anyhow::Result<tracee::Ringer> {
+    tracer
+        .attach_bell(process)
+        .map_err(|source| SpawnError::Ptrace(source).into())
+}
+
+fn start_watching(config: &Config, bell: &Doorbell) -> anyhow::Result<watch::Watcher> {
+    let options = watch::Options {
+        settle: config.delay,
+        open_write_bound: OPEN_WRITE_BOUND,
+    };
+    let noticing = bell.clone();
+    let delivering = bell.clone();
+    Ok(watch::Watcher::start_noticing(
+        options,
+        move |path| noticing.send(News::Noticed(path.to_owned())),
+        move |batch| delivering.send(News::Files(batch)),
+    )?)
+}

@@ -1,0 +1,110 @@
+//! What the kernel holds for a guest, at any moment: each fixture of the crate
+//! `snapshot` is run by forkmon as any program is, frozen by `forkmon ctl`
+//! where it blocks, let run on, and resumed three times. What it sees is what it
+//! sees when nobody disturbs it.
+//!
+//! `docs/state.md` lists what is tested here.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::harness::{Project, place, program, run_tool};
+
+/// Asks a running forkmon for something.
+pub fn ctl(socket: &Path, words: &[&str]) -> Output {
+    Command::new(program())
+        .args(["ctl", "--socket"])
+        .arg(socket)
+        .args(words)
+        .output()
+        .expect("forkmon ctl runs")
+}
+
+/// The same, which must work; what it says.
+#[track_caller]
+pub fn ctl_done(socket: &Path, words: &[&str]) -> String {
+    let answer = ctl(socket, words);
+    assert!(answer.status.success(), "ctl {words:?}: {answer:?}");
+    String::from_utf8_lossy(&answer.stdout).trim().to_owned()
+}
+
+/// Builds a fixture and gives the command that runs it by hand. `{}` in an argument
+/// stands for a folder of its own.
+fn command(project: &Project, fixture: &str, arguments: &[&str]) -> Vec<String> {
+    let sources = place("FORKMON_TEST_STATE_FIXTURES", "../snapshot/tests/fixtures");
+    let source = sources.join(fixture).with_extension("c");
+    let built = project.beside().join(fixture);
+    run_tool(
+        Command::new("cc")
+            .args(["-O1", "-Wall", "-Werror", "-D_GNU_SOURCE", "-o"])
+            .arg(&built)
+            .arg(source),
+    );
+    let own = project.temporary().to_string_lossy().into_owned();
+    let mut command = vec!["env".to_owned(), "BY_HAND=1".to_owned()];
+    command.push(built.to_string_lossy().into_owned());
+    command.extend(arguments.iter().map(|word| word.replace("{}", &own)));
+    command
+}
+
+/// What a fixture says from its checkpoint on when it is run plainly.
+fn undisturbed(project: &Project, words: &[&str]) -> (String, i32) {
+    let fresh = project.fresh_with_input(words, "\n");
+    let (_, rest) = fresh
+        .stdout
+        .split_once("checkpoint\n")
+        .unwrap_or_else(|| panic!("no checkpoint: {}", fresh.stdout));
+    (rest.to_owned(), fresh.code)
+}
+
+/// A fixture that is frozen where it stands goes on as one that nobody disturbed,
+/// and so does each of three copies of it.
+#[track_caller]
+fn same_by_hand(fixture: &str, arguments: &[&str]) {
+    let project = Project::new(fixture);
+    let command = command(&project, fixture, arguments);
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let (expected, code) = undisturbed(&project, &words);
+    let socket = project.beside().join("control");
+    let mut forkmon = project
+        .launch(&words)
+        .option("--control")
+        .option(&socket)
+        .with_input()
+        .start();
+    forkmon.wait_output("checkpoint\n");
+    let id = ctl_done(&socket, &["checkpoint"]);
+    for round in 0..4 {
+        if round > 0 {
+            ctl_done(&socket, &["resume", &id]);
+            let resume = forkmon.wait_resume();
+            assert_eq!(resume.from.map(|from| from.to_string()), Some(id.clone()));
+        }
+        // One byte lets it go on.
+        forkmon.type_line("");
+        let exit = forkmon.wait_exit();
+        if exit.output != expected || exit.code != Some(i64::from(code)) {
+            forkmon.fail(&format!(
+                "round {round}: {exit:?}\nbut undisturbed {code}: {expected}"
+            ));
+        }
+    }
+    forkmon.finish();
+}
+
+/// Makes a test of each row: its name, the fixture and its arguments.
+macro_rules! rows {
+    ($($name:ident: $fixture:literal $arguments:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                same_by_hand($fixture, &$arguments);
+            }
+        )*
+    };
+}
+
+rows! {
+    threads_in_every_kind_of_call: "blocked_calls" [];
+    a_pair_of_streams_with_data: "pair" ["stream"];
+}
