@@ -149,6 +149,13 @@ impl Guest {
         self.hazards.insert(hazard);
     }
 
+    /// The guest is about to watch a file by inotify: an absolute path without
+    /// links that leads to it. A checkpoint looks for the path otherwise, and finds
+    /// only some.
+    pub fn note_watched(&self, path: &std::path::Path) {
+        self.inherited.found.note(path);
+    }
+
     /// A thread changed what is remembered of it (sigaltstack, set_tid_address).
     pub fn forget_thread(&mut self, thread: Tid) {
         self.facts.remove(&thread);

@@ -122,9 +122,32 @@ pub(crate) struct EpollTarget {
     pub(crate) inode: Option<u64>,
 }
 
+/// A watch of an inotify instance.
+#[derive(Copy, Clone, Default, Eq, PartialEq, Debug)]
+pub(crate) struct Watch {
+    pub(crate) descriptor: i32,
+    pub(crate) inode: u64,
+    /// As st_dev has it.
+    pub(crate) device: u64,
+    pub(crate) mask: u32,
+    /// The file's handle, if its file system has such (open_by_handle_at(2)).
+    pub(crate) handle: Option<FileHandle>,
+}
+
+/// `struct file_handle`.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) struct FileHandle {
+    pub(crate) kind: i32,
+    pub(crate) length: usize,
+    pub(crate) bytes: [u8; libc::MAX_HANDLE_SZ as usize],
+}
+
 /// What a timerfd is set to.
 #[derive(Copy, Clone, Default, Eq, PartialEq, Debug)]
 pub(crate) struct Timer {
+    pub(crate) clock: i32,
+    /// Of timerfd_settime(2).
+    pub(crate) flags: i32,
     pub(crate) ticks: u64,
     /// Until it expires, seconds and nanoseconds; both 0 if it is not armed.
     pub(crate) value: (i64, i64),
@@ -139,8 +162,17 @@ pub(crate) struct FdInfo {
     /// fcntl(2) calls FD_CLOEXEC.
     pub(crate) flags: i32,
     pub(crate) event_count: Option<u64>,
+    /// Whether an eventfd is a semaphore; older kernels do not tell.
+    pub(crate) semaphore: Option<bool>,
     pub(crate) timer: Timer,
     pub(crate) targets: Vec<EpollTarget>,
+    /// The signals that a signalfd takes.
+    pub(crate) signals: Option<u64>,
+    pub(crate) watches: Vec<Watch>,
+    /// The process of a pidfd, -1 once it is gone.
+    pub(crate) pid: Option<i32>,
+    /// The number of a pseudo-terminal, of its master.
+    pub(crate) terminal: Option<u32>,
     /// A lock of any kind is held through it.
     pub(crate) locked: bool,
 }
@@ -177,6 +209,45 @@ fn parse_target(line: &str) -> Option<EpollTarget> {
     (target.fd >= 0).then_some(target)
 }
 
+fn parse_watch(line: &str) -> Option<Watch> {
+    let mut watch = Watch::default();
+    let (mut kind, mut length, mut handle) = (0, 0, None);
+    // `inotify wd:1 ino:3c4a7 sdev:fe00000 mask:2 ignored_mask:0 fhandle-bytes:8
+    // fhandle-type:1 f_handle:a7c4030000000000`
+    for word in line.split_ascii_whitespace() {
+        let Some((name, value)) = word.split_once(':') else {
+            continue;
+        };
+        let number = || u64::from_str_radix(value, 16).ok();
+        match name {
+            "wd" => watch.descriptor = i32::from_str_radix(value, 16).ok()?,
+            "ino" => watch.inode = number()?,
+            // The kernel's own form: 12 bits of major number, 20 of minor.
+            "sdev" => {
+                let device = number()? as u32;
+                watch.device = libc::makedev(device >> 20, device & 0xf_ffff);
+            }
+            "mask" => watch.mask = number()? as u32,
+            "fhandle-bytes" => length = number()? as usize,
+            "fhandle-type" => kind = number()? as i32,
+            "f_handle" => {
+                let mut bytes = [0; libc::MAX_HANDLE_SZ as usize];
+                for (byte, at) in bytes.iter_mut().zip((0..value.len()).step_by(2)) {
+                    *byte = u8::from_str_radix(value.get(at..at + 2)?, 16).ok()?;
+                }
+                handle = (length <= bytes.len() && value.len() == 2 * length).then_some(bytes);
+            }
+            _ => {}
+        }
+    }
+    watch.handle = handle.map(|bytes| FileHandle {
+        kind,
+        length,
+        bytes,
+    });
+    (watch.descriptor > 0).then_some(watch)
+}
+
 /// Parses `/proc/PID/fdinfo/FD`; `None` if a line that matters is malformed.
 pub(crate) fn parse_fdinfo(text: &str) -> Option<FdInfo> {
     let mut info = FdInfo::default();
@@ -189,11 +260,18 @@ pub(crate) fn parse_fdinfo(text: &str) -> Option<FdInfo> {
             "pos" => info.position = value.parse().ok()?,
             "flags" => info.flags = i32::from_str_radix(value, 8).ok()?,
             "eventfd-count" => info.event_count = Some(u64::from_str_radix(value, 16).ok()?),
+            "eventfd-semaphore" => info.semaphore = Some(value != "0"),
+            "clockid" => info.timer.clock = value.parse().ok()?,
+            "settime flags" => info.timer.flags = i32::from_str_radix(value, 8).ok()?,
             "ticks" => info.timer.ticks = value.parse().ok()?,
             "it_value" => info.timer.value = pair(value)?,
             "it_interval" => info.timer.interval = pair(value)?,
             "lock" => info.locked = true,
             "tfd" => info.targets.push(parse_target(line)?),
+            "sigmask" => info.signals = Some(u64::from_str_radix(value, 16).ok()?),
+            "inotify wd" => info.watches.push(parse_watch(line)?),
+            "Pid" => info.pid = Some(value.parse().ok()?),
+            "tty-index" => info.terminal = Some(value.parse().ok()?),
             _ => {}
         }
     }
@@ -350,6 +428,30 @@ mod tests {
         );
         assert_eq!(parse_fdinfo("pos:\tx\n"), None);
         assert_eq!(parse_fdinfo("tfd: x\n"), None);
+    }
+
+    #[test]
+    fn fdinfo_of_what_watches() {
+        let info = parse_fdinfo("flags:\t02\nsigmask:\t0000000000000a00\n").unwrap();
+        assert_eq!(info.signals, Some(0xa00));
+        let info = parse_fdinfo("flags:\t02000002\nPid:\t-1\nNSpid:\t-1\n").unwrap();
+        assert_eq!(info.pid, Some(-1));
+        let info = parse_fdinfo(
+            "flags:\t00\ninotify wd:1f ino:3c4a7 sdev:fe00003 mask:84000002 ignored_mask:0 \
+             fhandle-bytes:8 fhandle-type:1 f_handle:a7c4030000000001 \n\
+             inotify wd:2 ino:9 sdev:1a mask:2 ignored_mask:0 \n",
+        )
+        .unwrap();
+        let first = info.watches[0];
+        assert_eq!((first.descriptor, first.inode), (31, 0x3c4a7));
+        assert_eq!(first.device, libc::makedev(254, 3));
+        assert_eq!(first.mask, 0x8400_0002);
+        let handle = first.handle.unwrap();
+        assert_eq!((handle.kind, handle.length), (1, 8));
+        assert_eq!(handle.bytes[..8], [0xa7, 0xc4, 3, 0, 0, 0, 0, 1]);
+        assert_eq!(info.watches[1].handle, None);
+        assert_eq!(parse_fdinfo("inotify wd:0\n"), None);
+        assert_eq!(parse_fdinfo("inotify wd:1 sdev:x\n"), None);
     }
 
     proptest::proptest! {

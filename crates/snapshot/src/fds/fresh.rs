@@ -86,3 +86,9 @@ pub(super) fn set_flags(remote: &mut Remote<'_>, fd: i32, flags: i32) -> Result<
     )?;
     Ok(())
 }
+
+/// Adds to them.
+pub(super) fn add_flags(remote: &mut Remote<'_>, fd: i32, flags: i32) -> Result<(), Refusal> {
+    let now = remote.call("fcntl", libc::SYS_fcntl, &[fd as u64, libc::F_GETFL as u64])?;
+    set_flags(remote, fd, now as i32 | flags)
+}

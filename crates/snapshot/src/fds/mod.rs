@@ -9,17 +9,24 @@
 mod epoll;
 mod event;
 mod fresh;
+mod inotify;
+mod owner;
 mod pipe;
+mod signal;
 mod socket;
 mod source;
 
 use crate::procfs::{self, FdInfo};
 use crate::{Guest, Refusal};
-use epoll::Epoll;
+use epoll::{Candidate, Candidates, Epoll, Kind};
 use event::{EventCounter, TimerFd};
 use fresh::{Fresh, close, set_flags};
+use inotify::{Found, Inotify};
+use owner::Owner;
 use pipe::Pipe;
+use signal::{OwnPidFd, SignalFd, Whom};
 use socket::{Rebound, Sockets};
+use source::Source;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -34,6 +41,8 @@ pub struct Inherited {
     files: Vec<(i32, u64, u64)>,
     /// What all copies of the guest know of each other's sockets.
     rebound: Rebound,
+    /// Where files are that it watches.
+    pub(crate) found: Found,
 }
 
 impl Inherited {
@@ -62,6 +71,7 @@ impl Inherited {
         Ok(Self {
             files,
             rebound: Rebound::default(),
+            found: Found::default(),
         })
     }
 
@@ -118,8 +128,13 @@ impl Entry {
         self.info.flags & libc::O_CLOEXEC != 0
     }
 
+    /// Without O_ASYNC, which is set last, with the file's [`Owner`].
     fn status_flags(&self) -> i32 {
-        self.info.flags & SETTABLE
+        self.info.flags & SETTABLE & !libc::O_ASYNC
+    }
+
+    fn lowest(entries: &[Entry]) -> i32 {
+        entries.iter().map(|e| e.fd).min().unwrap_or(0)
     }
 
     fn is_writable(&self) -> bool {
@@ -144,11 +159,15 @@ struct Kept {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FdTable {
     kept: Vec<Kept>,
+    /// Eventfds that are kept, too.
     counters: Vec<EventCounter>,
-    timers: Vec<TimerFd>,
-    pipes: Vec<Pipe>,
+    /// Closed in the image, and a copy's own: the lowest number first, as the
+    /// guest made most of them: they come out right by themselves then.
+    own: Vec<Own>,
     sockets: Sockets,
+    /// Those that others watch first.
     epolls: Vec<Epoll>,
+    owners: Vec<Owner>,
     /// Fds that the image must not hold open.
     closed: Vec<i32>,
     /// The first number above all that the guest uses.
@@ -157,6 +176,73 @@ pub(crate) struct FdTable {
     pub(crate) written: Vec<(u64, u64)>,
     /// Regular files whose bytes are to be kept.
     pub(crate) held: Vec<HeldFile>,
+}
+
+/// A file that a copy has for itself.
+#[derive(Clone, Debug)]
+enum Own {
+    Pipe(Pipe),
+    Event(EventCounter),
+    Timer(TimerFd),
+    Signal(SignalFd),
+    PidFd(OwnPidFd),
+    Inotify(Inotify),
+}
+
+impl Own {
+    fn lowest(&self) -> i32 {
+        match self {
+            Own::Pipe(pipe) => pipe.lowest(),
+            other => Entry::lowest(other.entries()),
+        }
+    }
+
+    /// All its fds, of what has one open file description.
+    fn entries(&self) -> &[Entry] {
+        match self {
+            Own::Pipe(_) => &[],
+            Own::Event(counter) => counter.entries(),
+            Own::Timer(timer) => timer.entries(),
+            Own::Signal(signal) => signal.entries(),
+            Own::PidFd(process) => process.entries(),
+            Own::Inotify(instance) => instance.entries(),
+        }
+    }
+
+    fn create(&self, remote: &mut Remote<'_>, above: i32) -> Result<(), Refusal> {
+        match self {
+            Own::Pipe(pipe) => pipe.restore(remote, above),
+            Own::Event(counter) => counter.create(remote, above),
+            Own::Timer(timer) => timer.create(remote, above),
+            Own::Signal(signal) => signal.create(remote, above),
+            Own::PidFd(process) => process.create(remote, above),
+            Own::Inotify(instance) => instance.create(remote, above),
+        }?;
+        // What they are made with is O_NONBLOCK or nothing.
+        if let Some(first) = self.entries().first()
+            && first.status_flags() & !libc::O_NONBLOCK != 0
+        {
+            set_flags(remote, first.fd, first.status_flags())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a process has open that is grouped by open file description before it is
+/// looked at.
+#[derive(Default)]
+struct Open {
+    counters: Vec<Entry>,
+    timers: Vec<Entry>,
+    signals: Vec<Entry>,
+    processes: Vec<Entry>,
+    watchers: Vec<Entry>,
+    pipes: BTreeMap<u64, Vec<Entry>>,
+    sockets: Vec<Entry>,
+    epolls: Vec<Entry>,
+    /// Those whose signals go to somebody.
+    owned: Vec<Entry>,
+    candidates: Candidates,
 }
 
 /// Groups fds by open file description: each group is one object under several
@@ -194,12 +280,7 @@ impl FdTable {
     pub(crate) fn capture(guest: &Guest) -> Result<Self, Refusal> {
         let process = guest.process;
         let mut table = Self::default();
-        let mut counters = Vec::new();
-        let mut timers = Vec::new();
-        let mut pipes: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
-        let mut sockets = Vec::new();
-        let mut epolls = Vec::new();
-        let mut targets = BTreeMap::new();
+        let mut open = Open::default();
         for fd in fds(process)? {
             let link = format!("/proc/{process}/fd/{fd}");
             let name =
@@ -217,12 +298,10 @@ impl FdTable {
                 inherited,
             };
             table.above = table.above.max(fd + 1);
-            targets.insert(fd, inode);
+            open.candidates
+                .insert(fd, candidate(inode, metadata.mode(), &name));
             if entry.info.flags & libc::O_ASYNC != 0 {
-                return Err(Refusal::unsupported(
-                    "signal-driven-io",
-                    format!("{} has O_ASYNC set", name.display()),
-                ));
+                open.owned.push(entry.clone());
             }
             if entry.info.locked {
                 return Err(Refusal::unsupported(
@@ -273,7 +352,7 @@ impl FdTable {
                         table.keep(&entry, metadata.mode());
                     } else {
                         table.closed.push(fd);
-                        pipes.entry(inode).or_default().push(entry);
+                        open.pipes.entry(inode).or_default().push(entry);
                     }
                 }
                 (libc::S_IFIFO, _) => {
@@ -284,13 +363,38 @@ impl FdTable {
                 }
                 (libc::S_IFSOCK, _) => {
                     table.closed.push(fd);
-                    sockets.push(entry);
+                    if entry.info.flags & libc::O_ASYNC == 0 {
+                        // They send SIGURG without it.
+                        open.owned.push(entry.clone());
+                    }
+                    open.sockets.push(entry);
                 }
-                (_, "anon_inode:[eventfd]") => counters.push(entry),
-                (_, "anon_inode:[timerfd]") => timers.push(entry),
-                (_, "anon_inode:[eventpoll]") => {
+                (_, "anon_inode:[eventfd]") if entry.info.semaphore.is_none() => {
+                    open.counters.push(entry);
+                }
+                (_, "anon_inode:[pidfd]") => match signal::whom(&entry, guest)? {
+                    Whom::Guest => {
+                        table.closed.push(fd);
+                        open.processes.push(entry);
+                    }
+                    Whom::Other => table.keep(&entry, 0),
+                },
+                (
+                    _,
+                    "anon_inode:[eventfd]"
+                    | "anon_inode:[timerfd]"
+                    | "anon_inode:[signalfd]"
+                    | "anon_inode:inotify"
+                    | "anon_inode:[eventpoll]",
+                ) => {
                     table.closed.push(fd);
-                    epolls.push(entry);
+                    match &*name {
+                        "anon_inode:[eventfd]" => open.counters.push(entry),
+                        "anon_inode:[timerfd]" => open.timers.push(entry),
+                        "anon_inode:[signalfd]" => open.signals.push(entry),
+                        "anon_inode:inotify" => open.watchers.push(entry),
+                        _ => open.epolls.push(entry),
+                    }
                 }
                 _ => {
                     let kind = name
@@ -303,24 +407,60 @@ impl FdTable {
                 }
             }
         }
-        for group in group(process, counters)? {
-            table.keep(&group[0], 0);
-            table.counters.push(EventCounter::capture(&group[0]));
-        }
-        for group in group(process, timers)? {
-            table.keep(&group[0], 0);
-            table.timers.push(TimerFd::capture(&group[0]));
-        }
-        for (_, ends) in pipes {
-            table
-                .pipes
-                .push(Pipe::capture(process, group(process, ends)?)?);
-        }
-        table.sockets = Sockets::capture(process, sockets, &guest.inherited.rebound)?;
-        for group in group(process, epolls)? {
-            table.epolls.push(Epoll::capture(process, group, &targets)?);
-        }
+        table.look_closer(guest, open)?;
         Ok(table)
+    }
+
+    /// Reads what fdinfo does not tell.
+    fn look_closer(&mut self, guest: &Guest, open: Open) -> Result<(), Refusal> {
+        let process = guest.process;
+        for group in group(process, open.counters)? {
+            let counter = EventCounter::capture(group);
+            if counter.is_made_anew() {
+                self.own.push(Own::Event(counter));
+            } else {
+                self.keep(&counter.entries()[0], 0);
+                self.counters.push(counter);
+            }
+        }
+        for group in group(process, open.timers)? {
+            self.own.push(Own::Timer(TimerFd::capture(group)));
+        }
+        for group in group(process, open.signals)? {
+            self.own.push(Own::Signal(SignalFd::capture(group)?));
+        }
+        for group in group(process, open.processes)? {
+            self.own.push(Own::PidFd(OwnPidFd::capture(group)));
+        }
+        for (_, ends) in open.pipes {
+            let pipe = Pipe::capture(process, group(process, ends)?)?;
+            self.own.push(Own::Pipe(pipe));
+        }
+        if !open.watchers.is_empty() {
+            let source = Source::of(process)?;
+            for group in group(process, open.watchers)? {
+                let found = &guest.inherited.found;
+                let instance = Inotify::capture(process, &source, group, found)?;
+                self.own.push(Own::Inotify(instance));
+            }
+        }
+        self.own.sort_by_key(Own::lowest);
+        if !open.owned.is_empty() {
+            let source = Source::of(process)?;
+            for entry in open.owned {
+                self.owners.extend(Owner::capture(&source, &entry, guest)?);
+            }
+        }
+        self.sockets = Sockets::capture(process, open.sockets, &guest.inherited.rebound)?;
+        if !open.epolls.is_empty() {
+            let source = Source::of(process)?;
+            let mut epolls = Vec::new();
+            for group in group(process, open.epolls)? {
+                epolls.push(Epoll::capture(process, &source, group, &open.candidates)?);
+            }
+            self.epolls = epoll::inner_first(epolls);
+        }
+        Ok(())
     }
 
     fn keep(&mut self, entry: &Entry, mode: u32) {
@@ -367,23 +507,18 @@ impl FdTable {
     /// Makes those files anew in a copy of the image that no other run has a
     /// share in.
     pub(crate) fn make_own(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
-        // The lowest number first, as the guest made most of them: they come out
-        // right by themselves then.
-        let pipes = self
-            .pipes
-            .iter()
-            .map(|pipe| (pipe.lowest(), Own::Pipe(pipe)));
-        let epolls = self
-            .epolls
-            .iter()
-            .map(|epoll| (epoll.lowest(), Own::Epoll(epoll)));
-        let mut own: Vec<(i32, Own<'_>)> = pipes.chain(epolls).collect();
-        own.sort_by_key(|(lowest, _)| *lowest);
-        for (_, file) in own {
-            match file {
-                Own::Pipe(pipe) => pipe.restore(remote, self.above)?,
-                Own::Epoll(epoll) => epoll.create(remote, self.above)?,
+        // Both are sorted, or nearly so.
+        let mut epolls = self.epolls.iter().peekable();
+        for own in &self.own {
+            while let Some(epoll) =
+                epolls.next_if(|epoll| Entry::lowest(epoll.entries()) < own.lowest())
+            {
+                epoll.create(remote, self.above)?;
             }
+            own.create(remote, self.above)?;
+        }
+        for epoll in epolls {
+            epoll.create(remote, self.above)?;
         }
         if !self.sockets.take_addresses() {
             self.sockets.restore(remote, self.above)?;
@@ -400,23 +535,42 @@ impl FdTable {
         for counter in &self.counters {
             counter.reset(remote)?;
         }
-        for timer in &self.timers {
-            timer.reset(remote)?;
-        }
         if self.sockets.take_addresses() {
             self.sockets.restore(remote, self.above)?;
         }
+        let mut source = None;
+        for own in &self.own {
+            match own {
+                Own::Timer(timer) => timer.arm(remote)?,
+                Own::Inotify(instance) => {
+                    let source = match &source {
+                        Some(source) => source,
+                        None => source.insert(Source::of(remote.tid())?),
+                    };
+                    instance.watch(source)?;
+                }
+                _ => {}
+            }
+        }
         for epoll in &self.epolls {
-            epoll.fill(remote)?;
+            epoll.fill(remote, self.above)?;
+        }
+        for owner in &self.owners {
+            owner.restore(remote)?;
         }
         Ok(())
     }
 }
 
-/// A file that a copy has for itself.
-enum Own<'a> {
-    Pipe(&'a Pipe),
-    Epoll(&'a Epoll),
+/// What an epoll instance has to know of a file.
+fn candidate(inode: u64, mode: u32, name: &Path) -> Candidate {
+    let kind = match name.to_str() {
+        Some("anon_inode:[signalfd]") => Kind::Signals,
+        Some("anon_inode:[eventpoll]") => Kind::Epoll,
+        _ if mode & libc::S_IFMT == libc::S_IFIFO => Kind::Pipe,
+        _ => Kind::Other,
+    };
+    Candidate { inode, kind }
 }
 
 /// Devices that hold state of one process.

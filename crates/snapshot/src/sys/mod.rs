@@ -4,6 +4,7 @@ pub(crate) mod socket;
 
 use std::io;
 use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use tracee::Tid;
 
 /// A thread's nice value, by getpriority(2); 0 if it cannot be read.
@@ -126,12 +127,20 @@ pub(crate) fn set_pipe_capacity(pipe: &std::fs::File, capacity: i32) -> io::Resu
     Ok(())
 }
 
-/// Whether the `nth` registration of an fd in an epoll instance is of the file
-/// that the fd is now (kcmp(2), `KCMP_EPOLL_TFD`).
-pub(crate) fn is_epoll_target(process: Tid, epoll: i32, fd: i32, nth: u32) -> io::Result<bool> {
+/// A registration in an epoll instance: the `nth` one of a number.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct EpollSlot {
+    pub(crate) epoll: i32,
+    pub(crate) target: i32,
+    pub(crate) nth: u32,
+}
+
+/// Whether a registration is of the file that an fd is (kcmp(2),
+/// `KCMP_EPOLL_TFD`).
+pub(crate) fn is_epoll_target(process: Tid, fd: i32, slot: EpollSlot) -> io::Result<bool> {
     const KCMP_EPOLL_TFD: libc::c_int = 7;
     // `struct kcmp_epoll_slot`: efd, tfd, toff.
-    let slot = [epoll as u32, fd as u32, nth];
+    let slot = [slot.epoll as u32, slot.target as u32, slot.nth];
     // SAFETY: the last argument is valid for reads of a kcmp_epoll_slot.
     let answer = unsafe {
         libc::syscall(
@@ -147,4 +156,62 @@ pub(crate) fn is_epoll_target(process: Tid, epoll: i32, fd: i32, nth: u32) -> io
         return Err(io::Error::last_os_error());
     }
     Ok(answer == 0)
+}
+
+/// Opens a file by its handle, only to name it (open_by_handle_at(2)); needs
+/// CAP_DAC_READ_SEARCH.
+pub(crate) fn open_by_handle(
+    mount: BorrowedFd<'_>,
+    handle: &crate::procfs::FileHandle,
+) -> io::Result<OwnedFd> {
+    // `struct file_handle`: the length, the type, and the bytes.
+    let mut memory = [0u8; 8 + libc::MAX_HANDLE_SZ as usize];
+    memory[..4].copy_from_slice(&(handle.length as u32).to_ne_bytes());
+    memory[4..8].copy_from_slice(&handle.kind.to_ne_bytes());
+    memory[8..].copy_from_slice(&handle.bytes);
+    // SAFETY: the second argument is valid for reads of the structure and of as
+    // many bytes after it as it announces, which are at most MAX_HANDLE_SZ.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            memory.as_ptr(),
+            libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the fd is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Of fcntl(2) (asm-generic/fcntl.h).
+pub(crate) const F_SETSIG: libc::c_int = 10;
+const F_GETSIG: libc::c_int = 11;
+/// Of fcntl(2).
+pub(crate) const F_SETOWN_EX: libc::c_int = 15;
+const F_GETOWN_EX: libc::c_int = 16;
+
+/// Who gets the signals of a file, as kind and id (fcntl(2), `F_GETOWN_EX`); the
+/// id is 0 if nobody does.
+pub(crate) fn owner(file: BorrowedFd<'_>) -> io::Result<(i32, i32)> {
+    // `struct f_owner_ex`: type, pid.
+    let mut owner = [0i32; 2];
+    // SAFETY: the third argument is valid for writes of a f_owner_ex.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), F_GETOWN_EX, owner.as_mut_ptr()) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((owner[0], owner[1]))
+}
+
+/// The signal that is sent for a file, 0 for SIGIO (fcntl(2), `F_GETSIG`).
+pub(crate) fn owner_signal(file: BorrowedFd<'_>) -> io::Result<i32> {
+    // SAFETY: F_GETSIG takes no pointer.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), F_GETSIG) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(answer)
 }

@@ -115,14 +115,3 @@ pub(crate) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
         )
     })
 }
-
-/// Whether somebody is named to get SIGIO and SIGURG of a file (fcntl(2),
-/// `F_GETOWN_EX`).
-pub(crate) fn has_owner(file: BorrowedFd<'_>) -> io::Result<bool> {
-    const F_GETOWN_EX: libc::c_int = 16;
-    // `struct f_owner_ex`: type, pid.
-    let mut owner = [0i32; 2];
-    // SAFETY: the third argument is valid for writes of a f_owner_ex.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), F_GETOWN_EX, owner.as_mut_ptr()) })?;
-    Ok(owner[1] != 0)
-}

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod driver;
+mod events;
 mod replay;
 mod signals;
 mod sockets;

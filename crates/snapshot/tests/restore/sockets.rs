@@ -391,12 +391,6 @@ fn what_cannot_be_brought_back_is_named_and_undisturbed() {
             "Connection reset by peer",
         ),
         (
-            "owner",
-            "socket",
-            "F_SETOWN",
-            "Transport endpoint is not connected",
-        ),
-        (
             "unlinked",
             "socket",
             "not there any more",

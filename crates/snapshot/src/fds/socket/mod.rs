@@ -119,9 +119,6 @@ impl View {
             handle,
             kind,
         };
-        if sys::socket::has_owner(view.handle.as_fd()).map_err(Refusal::proc(step))? {
-            return Err(view.unsupported("has an owner for its signals (F_SETOWN)"));
-        }
         if sys::socket::filter_length(view.handle.as_fd()).map_or(true, |n| n > 0) {
             return Err(view.unsupported("has a packet filter"));
         }
