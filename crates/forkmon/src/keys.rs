@@ -265,14 +265,14 @@ impl Keys {
     /// A run is about to begin (`true`; to be told before its first process
     /// exists or is continued), or no process of it is alive any more (`false`).
     /// With [`When::Auto`], once the former returns the terminal is as the last
-    /// run left it.
+    /// run left it, or as somebody else has set it since.
     pub fn guest_alive(&self, alive: bool) {
         let mut state = self.shared.state();
         state.wanted = self.when == When::On || !alive;
         if state.wanted {
             state.terminal.enter();
         } else {
-            state.terminal.leave();
+            state.terminal.hand_over();
         }
         drop(state);
         self.shared.wake();

@@ -70,7 +70,7 @@ fn table(shown: &Messages, checkpoints: &[CheckpointStatus]) -> Vec<String> {
     let rows = checkpoints.iter().zip(&cells).map(|(checkpoint, cells)| {
         let place = match &checkpoint.path {
             Some(path) => shown.path(path),
-            None => "(by hand)".to_owned(),
+            None => "(between accesses)".to_owned(),
         };
         row(cells.each_ref().map(String::as_str), &place)
     });
@@ -153,7 +153,7 @@ mod tests {
             "",
             "ID      AT         AGE  THREADS     MEMORY        OWN  BEFORE",
             " 0  2.1 ms  1 min 01 s        1    9.0 MiB  120.0 KiB  app.py",
-            "12  1.02 s      318 ms       20  104.0 MiB          -  (by hand)",
+            "12  1.02 s      318 ms       20  104.0 MiB          -  (between accesses)",
         ];
         assert_eq!(lines(&status(), Some(80)), expected);
     }

@@ -250,6 +250,17 @@ impl Terminal {
         }
     }
 
+    /// The same before a run begins: the modes that it is to find may have been set
+    /// already.
+    pub(super) fn hand_over(&mut self) {
+        let now = Modes::read(&self.file);
+        if now.is_ok_and(|now| now == self.memo.keys) {
+            self.leave();
+        } else {
+            self.under = None;
+        }
+    }
+
     /// The process was stopped and goes on, perhaps somewhere else: whoever had
     /// the terminal meanwhile may have changed it.
     pub(super) fn continued(&mut self) {

@@ -69,7 +69,7 @@ fn it_asks_the_forkmon_of_this_project() {
     let (code, stdout, _) = told(ctl(&ground, &["status"]));
     assert_eq!(code, 0);
     assert!(stdout.contains("lua main.lua"), "{stdout}");
-    assert!(stdout.contains("(by hand)"), "{stdout}");
+    assert!(stdout.contains("(between accesses)"), "{stdout}");
     assert!(
         stdout.lines().all(|line| line.chars().count() <= 80),
         "{stdout}"

@@ -7,7 +7,10 @@
 
 mod ctl;
 mod harness;
+mod keyboard;
 mod place;
+mod process;
 mod protocol;
 mod robustness;
+mod running;
 mod server;
