@@ -2,11 +2,12 @@
 
 use crate::fds::{FdTable, HeldFile};
 use crate::image::{Image, ImageParts};
+use crate::memory::SharedMemory;
 use crate::neighbours::Neighbours;
 use crate::procfs;
 use crate::thread::{self, ThreadState};
 use crate::timers::Timers;
-use crate::{Guest, Hazard, Refusal, sys};
+use crate::{Guest, Refusal, sys};
 use std::fs;
 use std::time::{Duration, Instant};
 use tracee::{Event, Remote, Report, Stopped, Tid, Tracer};
@@ -147,40 +148,6 @@ fn leader_ended() -> Refusal {
     Refusal::unsupported("leader-ended", "the guest's first thread has ended")
 }
 
-/// The mappings that the live run would write through into the image.
-fn shared_mappings(guest: &Guest) -> Result<Vec<HeldFile>, Refusal> {
-    if !guest.hazards.contains(&Hazard::SharedMappings) {
-        return Ok(Vec::new());
-    }
-    let process = guest.process;
-    let mut held: Vec<HeldFile> = Vec::new();
-    for mapping in procfs::shared_mappings(process)
-        .map_err(Refusal::proc("read the guest's mappings"))?
-        .into_iter()
-        .filter(|m| m.writable)
-    {
-        let path = std::path::Path::new(&mapping.path);
-        // A shared anonymous mapping is called /dev/zero, and every file that is
-        // gone has a mark behind its name.
-        let on_disk = fs::metadata(path)
-            .is_ok_and(|m| m.is_file() && std::os::unix::fs::MetadataExt::ino(&m) == mapping.inode);
-        if !on_disk {
-            return Err(Refusal::unsupported(
-                "shared-memory",
-                format!("the guest has shared memory ({})", mapping.path),
-            ));
-        }
-        if held.iter().all(|h| h.path.as_deref() != Some(path)) {
-            held.push(HeldFile {
-                handle: path.into(),
-                path: Some(path.into()),
-                mapped: true,
-            });
-        }
-    }
-    Ok(held)
-}
-
 /// Makes a stopped thread call, and keeps it among those held. The event that a
 /// thread had stopped for must not be lost: a signal is sent to it again, with
 /// its details, and a call that it stood before is made again by itself.
@@ -300,7 +267,8 @@ fn freeze_stopped(
     threads.sort_by_key(|(is_leader, _)| !is_leader);
     let threads: Vec<ThreadState> = threads.into_iter().map(|(_, state)| state).collect();
     let files = FdTable::capture(guest)?;
-    for file in files.held.iter().chain(&shared_mappings(guest)?) {
+    let mut memory = SharedMemory::find(guest, &files)?;
+    for file in files.held.iter().chain(&memory.held) {
         hold(file).map_err(|why| Refusal::unsupported("open-file-not-kept", why))?;
     }
     let stopped = held.iter().any(|h| matches!(h.event, Event::GroupStop(_)));
@@ -308,6 +276,7 @@ fn freeze_stopped(
     let (image, timers, shared_pending) =
         with_remote(tracer, guest, held, leader, |remote, guest| {
             let (timers, shared_pending) = timers_and_signals(remote, guest)?;
+            memory.save(remote, guest)?;
             let child = remote.clone(libc::CLONE_PARENT as u64, 0, 0)?;
             let image = settle(remote.tracer(), guest, child, &files)?;
             Ok((image, timers, shared_pending))
@@ -317,6 +286,7 @@ fn freeze_stopped(
         guest: guest.clone(),
         threads,
         files,
+        memory,
         shared_pending,
         timers,
         stopped,

@@ -2,6 +2,7 @@
 
 use crate::fds::Inherited;
 use crate::ids::Ids;
+use crate::memory::Known;
 use crate::thread::Facts;
 use crate::{Refusal, procfs};
 use std::collections::{BTreeSet, HashMap};
@@ -102,6 +103,8 @@ pub struct Guest {
     pub(crate) caught: u64,
     /// The filter that traces identity calls is installed.
     pub(crate) translates: bool,
+    /// What its shared memory held at the last checkpoint.
+    pub(crate) shared: Known,
     /// Frozen images among its ancestors: a fork of a copy of a copy gets slower
     /// with each one alive.
     pub(crate) depth: u32,
@@ -122,6 +125,7 @@ impl Guest {
             blocks_trap: false,
             caught: 0,
             translates: false,
+            shared: Known::new(),
             depth: 0,
         }
     }

@@ -1,6 +1,7 @@
 //! A frozen copy of the guest.
 
 use crate::fds::FdTable;
+use crate::memory::SharedMemory;
 use crate::resume::Prepared;
 use crate::thread::ThreadState;
 use crate::timers::Timers;
@@ -15,6 +16,7 @@ pub(crate) struct ImageParts {
     pub(crate) guest: Guest,
     pub(crate) threads: Vec<ThreadState>,
     pub(crate) files: FdTable,
+    pub(crate) memory: SharedMemory,
     pub(crate) shared_pending: Vec<libc::siginfo_t>,
     pub(crate) timers: Timers,
     pub(crate) stopped: bool,
@@ -33,6 +35,7 @@ pub struct Image {
     /// The first thread first.
     pub(crate) threads: Vec<ThreadState>,
     pub(crate) files: FdTable,
+    pub(crate) memory: SharedMemory,
     pub(crate) shared_pending: Vec<libc::siginfo_t>,
     pub(crate) timers: Timers,
     /// A signal had stopped the guest (SIGSTOP and its kind).
@@ -67,6 +70,7 @@ impl Image {
             guest: parts.guest,
             threads: parts.threads,
             files: parts.files,
+            memory: parts.memory,
             shared_pending: parts.shared_pending,
             timers: parts.timers,
             stopped: parts.stopped,
@@ -91,6 +95,13 @@ impl Image {
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         self.resident_bytes
+    }
+
+    /// What was kept of memory that the guest shares, in bytes. Much of it can be
+    /// in common with checkpoints before.
+    #[must_use]
+    pub fn saved_bytes(&self) -> u64 {
+        self.memory.size()
     }
 
     /// Whether the frozen process executes this file (`st_dev`, `st_ino`), which

@@ -33,6 +33,7 @@ mod freeze;
 mod guest;
 mod ids;
 mod image;
+mod memory;
 mod neighbours;
 mod procfs;
 mod refusal;
@@ -59,6 +60,7 @@ pub mod fuzzing {
         let _ = crate::procfs::parse_signal_actions(text);
         let _ = crate::procfs::parse_fdinfo(text);
         let _ = crate::procfs::parse_timers(text);
-        let _ = crate::procfs::parse_shared_mappings(text);
+        let _ = crate::memory::parse_made_by(text, 1);
+        let _ = crate::memory::parse_mappings(text);
     }
 }

@@ -348,45 +348,6 @@ pub(crate) fn timers(process: Tid) -> io::Result<Vec<PosixTimer>> {
     parse_timers(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// One line of `/proc/PID/maps`, of a mapping that is shared.
-#[derive(Clone, Eq, PartialEq, Debug)]
-pub(crate) struct SharedMapping {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) writable: bool,
-    pub(crate) inode: u64,
-    pub(crate) path: String,
-}
-
-/// The shared mappings among the lines of `/proc/PID/maps`.
-pub(crate) fn parse_shared_mappings(text: &str) -> Vec<SharedMapping> {
-    text.lines()
-        .filter_map(|line| {
-            let (range, rest) = line.split_once(' ')?;
-            let (start, end) = range.split_once('-')?;
-            let mut fields = rest.splitn(5, ' ');
-            let modes = fields.next()?;
-            let (_offset, _device) = (fields.next()?, fields.next()?);
-            let inode = fields.next()?.parse().ok()?;
-            let path = fields.next().unwrap_or("").trim_start().to_owned();
-            modes.ends_with('s').then_some(())?;
-            Some(SharedMapping {
-                start: u64::from_str_radix(start, 16).ok()?,
-                end: u64::from_str_radix(end, 16).ok()?,
-                writable: modes.as_bytes().get(1) == Some(&b'w'),
-                inode,
-                path,
-            })
-        })
-        .collect()
-}
-
-pub(crate) fn shared_mappings(process: Tid) -> io::Result<Vec<SharedMapping>> {
-    // A path in it may be of any bytes.
-    let bytes = fs::read(format!("/proc/{process}/maps"))?;
-    Ok(parse_shared_mappings(&String::from_utf8_lossy(&bytes)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,9 +425,6 @@ mod tests {
             let _ = parse_signal_actions(&text);
             let _ = parse_fdinfo(&text);
             let _ = parse_timers(&text);
-            for mapping in parse_shared_mappings(&text) {
-                proptest::prop_assert!(text.contains(&mapping.path));
-            }
         }
     }
 
@@ -493,21 +451,5 @@ mod tests {
         let info =
             parse_fdinfo("pos:\t0\nflags:\t02\nlock:\t1: FLOCK  ADVISORY  WRITE 9 fe:00:7 0 EOF\n");
         assert!(info.unwrap().locked);
-    }
-
-    #[test]
-    fn shared_mappings_only() {
-        let maps = "55d0-55d1 r--p 00000000 fe:00 12 /bin/a b\n\
-                    7f00-7f10 rw-s 00000000 00:01 77 /memfd:x (deleted)\n\
-                    7f20-7f30 r--s 00000000 fe:00 78                     /usr/lib/cache\n\
-                    garbage\n";
-        let found = parse_shared_mappings(maps);
-        assert_eq!(found.len(), 2);
-        assert_eq!(found[0].path, "/memfd:x (deleted)");
-        assert!(found[0].writable && !found[1].writable);
-        assert_eq!(
-            (found[0].start, found[0].end, found[1].inode),
-            (0x7f00, 0x7f10, 78)
-        );
     }
 }

@@ -10,8 +10,10 @@ mod epoll;
 mod event;
 mod fresh;
 mod inotify;
+mod memory_file;
 mod owner;
 mod pipe;
+mod reopen;
 mod signal;
 mod socket;
 mod source;
@@ -22,6 +24,7 @@ use epoll::{Candidate, Candidates, Epoll, Kind};
 use event::{EventCounter, TimerFd};
 use fresh::{Fresh, close, set_flags};
 use inotify::{Found, Inotify};
+pub(crate) use memory_file::MemoryFile;
 use owner::Owner;
 use pipe::Pipe;
 use signal::{OwnPidFd, SignalFd, Whom};
@@ -92,6 +95,13 @@ impl Inherited {
         self.files
             .iter()
             .any(|(_, d, i)| (*d, *i) == (device, inode))
+    }
+
+    /// The same of a mapped file, whose device is known by its numbers.
+    pub(crate) fn has_mapped(&self, device: (u32, u32), inode: u64) -> bool {
+        self.files.iter().any(|(_, d, i)| {
+            (rustix::fs::major(*d), rustix::fs::minor(*d)) == device && *i == inode
+        })
     }
 }
 
@@ -168,6 +178,7 @@ pub(crate) struct FdTable {
     /// Those that others watch first.
     epolls: Vec<Epoll>,
     owners: Vec<Owner>,
+    memory_files: Vec<MemoryFile>,
     /// Fds that the image must not hold open.
     closed: Vec<i32>,
     /// The first number above all that the guest uses.
@@ -281,6 +292,7 @@ impl FdTable {
         let process = guest.process;
         let mut table = Self::default();
         let mut open = Open::default();
+        let mut memory_files = Vec::new();
         for fd in fds(process)? {
             let link = format!("/proc/{process}/fd/{fd}");
             let name =
@@ -319,7 +331,14 @@ impl FdTable {
             let name = name.to_string_lossy();
             match (metadata.mode() & libc::S_IFMT, &*name) {
                 (libc::S_IFREG, _) if name.starts_with("/memfd:") => {
-                    return Err(Refusal::unsupported("memfd", format!("{name} is open")));
+                    if guest.inherited.has_file(device, inode) {
+                        return Err(Refusal::unsupported(
+                            "memfd",
+                            format!("{name} is shared with other processes"),
+                        ));
+                    }
+                    table.keep(&entry, metadata.mode());
+                    memory_files.push((entry, name.as_bytes().to_vec()));
                 }
                 (libc::S_IFREG, _) => {
                     if entry.is_writable() {
@@ -408,6 +427,7 @@ impl FdTable {
             }
         }
         table.look_closer(guest, open)?;
+        table.memory_files = MemoryFile::capture(process, memory_files)?;
         Ok(table)
     }
 
@@ -486,6 +506,16 @@ impl FdTable {
     /// Removes the file that a socket was bound to.
     pub(crate) fn remove_socket_file(&self, path: &Path) -> Result<(), Refusal> {
         self.sockets.remove_file(path)
+    }
+
+    /// The files of memory that are open.
+    pub(crate) fn memory_files(&self) -> &[MemoryFile] {
+        &self.memory_files
+    }
+
+    /// The first number above all that the guest uses.
+    pub(crate) fn above(&self) -> i32 {
+        self.above
     }
 
     /// Whether an image may hold all of it open.

@@ -1,5 +1,6 @@
 //! Every `unsafe` block of this crate, behind safe functions.
 
+pub(crate) mod memory;
 pub(crate) mod socket;
 
 use std::io;

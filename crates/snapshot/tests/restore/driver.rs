@@ -87,6 +87,7 @@ impl Driver {
         // The calls that lead to these are not traced here.
         guest.note(Hazard::IntervalTimers);
         guest.note(Hazard::PosixTimers);
+        guest.note(Hazard::SharedMappings);
         Self {
             tracer,
             guest,

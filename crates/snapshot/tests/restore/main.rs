@@ -5,6 +5,7 @@
 
 mod driver;
 mod events;
+mod memory;
 mod replay;
 mod signals;
 mod sockets;
