@@ -8,6 +8,7 @@
 
 mod epoll;
 mod event;
+mod fifo;
 mod fresh;
 mod inotify;
 mod memory_file;
@@ -22,6 +23,7 @@ use crate::procfs::{self, FdInfo};
 use crate::{Guest, Refusal};
 use epoll::{Candidate, Candidates, Epoll, Kind};
 use event::{EventCounter, TimerFd};
+use fifo::Fifo;
 use fresh::{Fresh, close, set_flags};
 use inotify::{Found, Inotify};
 pub(crate) use memory_file::MemoryFile;
@@ -174,6 +176,8 @@ pub(crate) struct FdTable {
     /// Closed in the image, and a copy's own: the lowest number first, as the
     /// guest made most of them: they come out right by themselves then.
     own: Vec<Own>,
+    /// Closed in the image, and only one run has them at a time.
+    fifos: Vec<Fifo>,
     sockets: Sockets,
     /// Those that others watch first.
     epolls: Vec<Epoll>,
@@ -249,6 +253,7 @@ struct Open {
     processes: Vec<Entry>,
     watchers: Vec<Entry>,
     pipes: BTreeMap<u64, Vec<Entry>>,
+    fifos: BTreeMap<(u64, u64), (PathBuf, Vec<Entry>)>,
     sockets: Vec<Entry>,
     epolls: Vec<Entry>,
     /// Those whose signals go to somebody.
@@ -328,7 +333,8 @@ impl FdTable {
                 table.keep(&entry, metadata.mode());
                 continue;
             }
-            let name = name.to_string_lossy();
+            let link_target = name;
+            let name = link_target.to_string_lossy().into_owned();
             match (metadata.mode() & libc::S_IFMT, &*name) {
                 (libc::S_IFREG, _) if name.starts_with("/memfd:") => {
                     if guest.inherited.has_file(device, inode) {
@@ -374,11 +380,15 @@ impl FdTable {
                         open.pipes.entry(inode).or_default().push(entry);
                     }
                 }
+                (libc::S_IFIFO, _) if guest.inherited.has_file(device, inode) => {
+                    table.keep(&entry, metadata.mode());
+                }
                 (libc::S_IFIFO, _) => {
-                    return Err(Refusal::unsupported(
-                        "fifo",
-                        format!("the FIFO {name} is open"),
-                    ));
+                    table.closed.push(fd);
+                    let fifo = open.fifos.entry((device, inode));
+                    fifo.or_insert_with(|| (link_target, Vec::new()))
+                        .1
+                        .push(entry);
                 }
                 (libc::S_IFSOCK, _) => {
                     table.closed.push(fd);
@@ -455,6 +465,13 @@ impl FdTable {
         for (_, ends) in open.pipes {
             let pipe = Pipe::capture(process, group(process, ends)?)?;
             self.own.push(Own::Pipe(pipe));
+        }
+        if !open.fifos.is_empty() {
+            let source = Source::of(process)?;
+            for (_, (path, ends)) in open.fifos {
+                let fifo = Fifo::capture(&source, path, group(process, ends)?)?;
+                self.fifos.push(fifo);
+            }
         }
         if !open.watchers.is_empty() {
             let source = Source::of(process)?;
@@ -564,6 +581,9 @@ impl FdTable {
         }
         for counter in &self.counters {
             counter.reset(remote)?;
+        }
+        for fifo in &self.fifos {
+            fifo.restore(remote, self.above)?;
         }
         if self.sockets.take_addresses() {
             self.sockets.restore(remote, self.above)?;

@@ -96,8 +96,13 @@ pub(crate) fn signal_bytes(info: &libc::siginfo_t) -> &[u8] {
     }
 }
 
-/// A pipe's capacity and what is in it, which stays in it.
-pub(crate) fn peek_pipe(pipe: &std::fs::File) -> io::Result<(i32, Vec<u8>)> {
+/// What is in a pipe: in one piece, or packet by packet if it has such (`O_DIRECT`
+/// in pipe(2)).
+pub(crate) type PipeContents = Vec<Vec<u8>>;
+
+/// A pipe's capacity and what is in it, which stays in it. `pipe` is an end for
+/// reading.
+pub(crate) fn peek_pipe(pipe: &std::fs::File) -> io::Result<(i32, PipeContents)> {
     use std::io::Read;
     use std::os::fd::AsFd;
 
@@ -114,12 +119,35 @@ pub(crate) fn peek_pipe(pipe: &std::fs::File) -> io::Result<(i32, Vec<u8>)> {
             rustix::pipe::SpliceFlags::NONBLOCK,
         )?;
         drop(spare_write);
-        std::fs::File::from(spare_read).read_to_end(&mut contents)?;
-        if n != waiting || contents.len() != waiting {
+        let mut spare = std::fs::File::from(spare_read);
+        let mut read = 0;
+        loop {
+            // A packet ends a read, and keeps being one in the spare pipe.
+            let mut piece = vec![0; waiting];
+            let length = spare.read(&mut piece)?;
+            if length == 0 {
+                break;
+            }
+            read += length;
+            piece.truncate(length);
+            contents.push(piece);
+        }
+        if n != waiting || read != waiting {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
     Ok((i32::try_from(capacity).unwrap_or(i32::MAX), contents))
+}
+
+/// Whether a pipe that is empty can still be written to: somebody has an end for
+/// that. `pipe` is an end for reading.
+pub(crate) fn empty_pipe_has_writer(pipe: BorrowedFd<'_>) -> io::Result<bool> {
+    let (_read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    match rustix::pipe::tee(pipe, &write, 1, rustix::pipe::SpliceFlags::NONBLOCK) {
+        Ok(n) => Ok(n > 0),
+        Err(rustix::io::Errno::AGAIN) => Ok(true),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Sets a pipe's capacity in bytes.

@@ -6,6 +6,7 @@
 mod driver;
 mod events;
 mod memory;
+mod pipes;
 mod replay;
 mod signals;
 mod sockets;
