@@ -238,6 +238,7 @@ impl Journal {
     /// checkpoints so far are unusable; the call may run in any case.
     /// [`Journal::after`] must follow.
     pub fn before(&mut self, effect: Effect) -> Prepared {
+        self.provenance.set_over(false);
         self.prepare(effect)
     }
 
@@ -506,6 +507,13 @@ impl Journal {
     #[must_use]
     pub fn queue(&self) -> Option<BorrowedFd<'_>> {
         self.provenance.queue()
+    }
+
+    /// The guest has ended: all of its processes are reaped. What is written from now
+    /// on is somebody else's, also where an image holds a file open, until the next
+    /// effect or undo.
+    pub fn guest_ended(&mut self) {
+        self.provenance.set_over(true);
     }
 
     /// Takes in the file events so far. Never blocks.

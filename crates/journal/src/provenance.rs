@@ -69,6 +69,8 @@ pub(crate) struct Provenance {
     files: HashMap<FileId, Tracked>,
     by_watch: HashMap<i32, FileId>,
     folders: HashMap<PathBuf, i32>,
+    /// The guest has ended: only images hold its files, and they write nothing.
+    is_over: bool,
 }
 
 impl Provenance {
@@ -170,7 +172,7 @@ impl Provenance {
             let Some(file) = file.and_then(|id| self.files.get_mut(id)) else {
                 continue;
             };
-            let nobodys = file.owed == 0 && file.calls == 0;
+            let nobodys = self.is_over || file.owed == 0 && file.calls == 0;
             if what.contains(ReadFlags::MODIFY) && nobodys {
                 file.foreign.get_or_insert(Why::Written);
             }
@@ -180,6 +182,15 @@ impl Provenance {
                     None => drop(file.foreign.get_or_insert(Why::Written)),
                 }
             }
+        }
+    }
+
+    /// The guest has ended, or begins to run again. When it has ended, its last events
+    /// are in the queue.
+    pub(crate) fn set_over(&mut self, is_over: bool) {
+        if self.is_over != is_over {
+            self.drain();
+            self.is_over = is_over;
         }
     }
 

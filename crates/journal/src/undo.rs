@@ -52,6 +52,7 @@ impl Journal {
     /// afterwards; the next effects count as coming after this one.
     pub fn undo_to(&mut self, mark: Mark) -> Undo {
         self.provenance.drain();
+        self.provenance.set_over(false);
         let held = self.marks.get(&mark).cloned().unwrap_or_default();
         self.provenance.guest_is_dead(&held);
         let first = self.entries.partition_point(|entry| entry.mark < mark);
@@ -233,7 +234,8 @@ impl Journal {
                 Err(cause) => Err(left(&path, Why::io("remove the folder")(cause))),
             };
         }
-        let regular = kind == FileType::RegularFile;
+        // Of a file that keeps another name, no bytes go with this one.
+        let regular = kind == FileType::RegularFile && !last_name_stays;
         if regular && let Err(why) = self.prove(undoing, id) {
             return Err(left(&path, why));
         }

@@ -79,7 +79,7 @@ impl Knowledge {
         }
         let own = history.wrote().is_some();
         match history.first_contradiction(now, |name| self.is_own(path, name)) {
-            Some((first, change)) => Verdict::Contradicted { first, change },
+            Some((first, change)) => self.contradicted(path, now, first, change),
             None if own => Verdict::Untouched,
             None => Verdict::Unchanged,
         }
@@ -109,8 +109,30 @@ impl Knowledge {
             .chain(listed)
             .min_by_key(|(first, _)| *first);
         match earliest {
-            Some((first, change)) => Verdict::Contradicted { first, change },
+            Some((first, change)) => self.contradicted(path, now, first, change),
             None => Verdict::Untouched,
+        }
+    }
+
+    /// What somebody put into a folder that the guest made or renamed is not there
+    /// without the folder: a fresh run finds that, too, where this one made it.
+    fn contradicted(
+        &self,
+        path: &Path,
+        now: &Current,
+        first: AccessIndex,
+        change: ChangeKind,
+    ) -> Verdict {
+        let there = !matches!(now, Current::Missing);
+        let own_folders = path
+            .ancestors()
+            .take_while(|_| there)
+            .filter_map(|folder| self.of(folder))
+            .filter(|history| history.wrote().is_some());
+        let made = own_folders.filter_map(|history| Some(history.facts().first()?.index));
+        Verdict::Contradicted {
+            first: made.fold(first, AccessIndex::min),
+            change,
         }
     }
 
@@ -137,5 +159,55 @@ impl Knowledge {
                 _ => false,
             })
             .map(|fact| (fact.index, change))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{FileKind, Identity, Metadata};
+
+    fn path(name: &str) -> Arc<Path> {
+        Arc::from(Path::new(name))
+    }
+
+    /// A guest that finds no `/out`, makes it, and looks for `/out/x` in it.
+    fn made_a_folder() -> Knowledge {
+        let mut knowledge = Knowledge::default();
+        for (index, name) in [(3, "/out"), (5, "/out/x"), (7, "/other/x")] {
+            knowledge.extend(&path(name), |history| {
+                history.push(AccessIndex(index), Observation::Missing);
+            });
+        }
+        knowledge.extend(&path("/out"), |history| {
+            history.set_wrote(AccessIndex(4));
+        });
+        knowledge
+    }
+
+    fn file() -> Current {
+        let identity = Identity {
+            device: 1,
+            inode: 2,
+            size: 3,
+            mtime_ns: 4,
+            ctime_ns: 5,
+        };
+        Current::File {
+            metadata: Metadata {
+                kind: FileKind::Regular,
+                mode: 0o644,
+                identity,
+            },
+            fingerprint: None,
+        }
+    }
+
+    #[test]
+    fn what_is_put_into_a_folder_of_the_guests_own_contradicts_its_making() {
+        let knowledge = made_a_folder();
+        let first = |name: &str| knowledge.judge(&path(name), &file()).contradiction();
+        assert_eq!(first("/out/x"), Some(AccessIndex(3)));
+        assert_eq!(first("/other/x"), Some(AccessIndex(7)));
     }
 }

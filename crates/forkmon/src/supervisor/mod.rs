@@ -322,6 +322,9 @@ impl Supervisor<'_> {
                 self.effect_done(*prepared, &paths, true)?;
             }
         }
+        if !self.run.is_alive() {
+            self.journal.guest_ended();
+        }
         if task == self.run.root() && self.run.ended.is_none() {
             self.run.ended = Some(end);
             self.root_ended(end)?;
