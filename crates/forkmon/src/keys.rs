@@ -5,7 +5,7 @@
 //! forkmon reads keys only between runs, while no process of the guest is alive;
 //! with `--keys on` it always does, and the guest has no terminal to read from.
 //!
-//! The terminal's modes are changed for it ([`terminal`]) and put back: before a
+//! The terminal's modes are changed for it (`terminal`) and put back: before a
 //! run begins, at forkmon's end, when it is stopped by Ctrl-Z, and by the
 //! guardian if it is killed.
 

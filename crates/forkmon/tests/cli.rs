@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use forkmon::cli::{Mode, parse};
+use forkmon::cli::{CtlAction, Mode, parse};
 use forkmon::config::{Config, Environment};
+use forkmon::keys::When;
 use forkmon::messages::Color;
 
 fn surroundings() -> Environment {
@@ -61,6 +62,8 @@ fn the_defaults_are_those_that_are_documented() {
     assert_eq!(config.stop_signal, None);
     assert_eq!(config.stop_timeout, Duration::from_secs(3));
     assert_eq!(config.events, None);
+    assert_eq!(config.control, None);
+    assert_eq!(config.keys, When::Auto);
     assert!(!config.quiet);
     assert_eq!(config.color, Color::Auto);
 }
@@ -94,6 +97,10 @@ fn every_option_has_its_meaning() {
         "250ms",
         "--events",
         "out/events",
+        "--control",
+        "out/socket",
+        "--keys",
+        "on",
         "-q",
         "--color",
         "always",
@@ -113,6 +120,11 @@ fn every_option_has_its_meaning() {
         config.events,
         Some(PathBuf::from("/nowhere/project/out/events"))
     );
+    assert_eq!(
+        config.control,
+        Some(PathBuf::from("/nowhere/project/out/socket"))
+    );
+    assert_eq!(config.keys, When::On);
     assert_eq!(config.color, Color::Always);
     let is_in = |path: &str| config.scope.contains(Path::new(path));
     assert!(is_in("/a/b.lua") && is_in("/a/b.c") && is_in("/nowhere/project/b.h"));
@@ -167,6 +179,14 @@ fn subcommands_are_recognised() {
     let mode = |words: &[&str]| parse(["forkmon"].iter().chain(words)).unwrap();
     assert!(matches!(mode(&["demo"]), Mode::Demo(args) if !args.keep));
     assert!(matches!(mode(&["demo", "--keep"]), Mode::Demo(args) if args.keep));
+    let ctl = mode(&["ctl", "resume", "3", "--socket", "/x"]);
+    assert!(matches!(
+        ctl,
+        Mode::Ctl(args) if args.socket.as_deref() == Some(Path::new("/x"))
+            && matches!(args.action, CtlAction::Resume { id: Some(3) })
+    ));
+    let late = refused(&["--quiet", "ctl", "status"]);
+    assert!(late.contains("forkmon ctl [OPTIONS]"), "{late}");
     assert!(matches!(mode(&["__guardian"]), Mode::Guardian));
     let guest = mode(&["__demo-guest", "/x"]);
     assert!(matches!(guest, Mode::DemoGuest(args) if args.dir == Path::new("/x")));

@@ -186,7 +186,7 @@ pub struct CheckpointStatus {
     pub threads: u32,
     /// Its resident memory, in bytes, most of it shared with others.
     pub resident_bytes: u64,
-    /// What it holds alone, in bytes, if that is known.
+    /// Its proportional share of that (proc(5), `Pss`), in bytes, if it is known.
     pub own_bytes: Option<u64>,
 }
 

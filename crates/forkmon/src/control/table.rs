@@ -11,7 +11,7 @@ use super::{CheckpointStatus, Status};
 use crate::messages::{Color, Messages, human};
 
 /// The columns with numbers; what a checkpoint stands before comes last.
-const HEADS: [&str; 6] = ["ID", "AT", "AGE", "THREADS", "MEMORY", "OWN"];
+const HEADS: [&str; 6] = ["ID", "AT", "AGE", "THREADS", "MEMORY", "SHARE"];
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -151,7 +151,7 @@ mod tests {
             "project /home/u/project",
             "run 3, process 4720, 2 checkpoints",
             "",
-            "ID      AT         AGE  THREADS     MEMORY        OWN  BEFORE",
+            "ID      AT         AGE  THREADS     MEMORY      SHARE  BEFORE",
             " 0  2.1 ms  1 min 01 s        1    9.0 MiB  120.0 KiB  app.py",
             "12  1.02 s      318 ms       20  104.0 MiB          -  (between accesses)",
         ];

@@ -168,7 +168,27 @@ impl Client {
     }
 }
 
-/// Whether tests can become another user.
+/// Whether this test can become another user; if not, that is said.
 pub fn as_root() -> bool {
-    rustix::process::geteuid().is_root()
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        skipped("only root can become another user");
+    }
+    is_root
+}
+
+/// Says that something is not tested here, and writes it to the file named by
+/// `FORKMON_SKIP_LOG`.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let line = format!("SKIPPED {test}: {why}\n");
+    eprint!("{line}");
+    if let Some(log) = std::env::var_os("FORKMON_SKIP_LOG") {
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
 }

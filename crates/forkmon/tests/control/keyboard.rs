@@ -224,6 +224,35 @@ fg > "$beside/fg"
     assert_eq!(end(&ground, &mut terminal), "0");
 }
 
+/// Forkmon handles Ctrl-Z itself, and must stop all the same while its guest has
+/// the terminal.
+#[test]
+fn it_can_be_stopped_with_a_guest_that_reads() {
+    if !can_run() {
+        return;
+    }
+    let ground = Ground::new();
+    let command = r#"
+set -m
+$forkmon run -- sh -c 'echo up; read line; echo "got $line"'
+echo 'it stopped'
+read go
+fg > "$beside/fg"
+"#;
+    let mut terminal = start(&ground, command);
+    terminal.wait_for("up\r\n");
+    terminal.type_in("\u{1a}");
+    terminal.wait_for("it stopped\r\n");
+    terminal.type_in("go\n");
+    until("it is in the foreground", || ground.path("fg").exists());
+    terminal.type_in("more\n");
+    terminal.wait_for("got more\r\n");
+    terminal.wait_for("waiting for an edit");
+    wait_for_keys(&ground);
+    terminal.type_in("q");
+    assert_eq!(end(&ground, &mut terminal), "0");
+}
+
 #[test]
 fn in_the_background_it_leaves_the_terminal_alone() {
     if !can_run() {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::harness::{Ground, PATIENCE};
+use super::harness::{Ground, PATIENCE, skipped};
 
 /// A process in a group of its own, with all that it writes in one stream.
 /// When it is dropped, the group is killed.
@@ -208,10 +208,10 @@ pub fn has(program: &str) -> bool {
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).exists());
     if !found {
         assert!(
-            std::env::var_os("FORKMON_REQUIRE_GUESTS").is_none(),
+            std::env::var_os("FORKMON_REQUIRE_GUESTS").is_none_or(|value| value != "1"),
             "{program} is missing"
         );
-        eprintln!("SKIPPED: {program} is missing");
+        skipped(&format!("{program} is not installed"));
     }
     found
 }

@@ -180,7 +180,6 @@ fn an_answer_that_was_given_arrives_though_forkmon_ends() {
 #[test]
 fn another_user_is_not_heard() {
     if !as_root() {
-        eprintln!("SKIPPED: only root can become another user");
         return;
     }
     let ground = Ground::new();
