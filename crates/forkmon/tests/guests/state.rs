@@ -30,7 +30,7 @@ pub fn ctl_done(socket: &Path, words: &[&str]) -> String {
 
 /// Builds a fixture and gives the command that runs it by hand. `{}` in an argument
 /// stands for a folder of its own.
-fn command(project: &Project, fixture: &str, arguments: &[&str]) -> Vec<String> {
+pub fn command(project: &Project, fixture: &str, arguments: &[&str]) -> Vec<String> {
     let sources = place("FORKMON_TEST_STATE_FIXTURES", "../snapshot/tests/fixtures");
     let source = sources.join(fixture).with_extension("c");
     let built = project.beside().join(fixture);
@@ -106,5 +106,6 @@ macro_rules! rows {
 
 rows! {
     threads_in_every_kind_of_call: "blocked_calls" [];
+    some_of_everything: "many_kinds" [];
     a_pair_of_streams_with_data: "pair" ["stream"];
 }

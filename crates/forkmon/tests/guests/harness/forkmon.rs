@@ -323,6 +323,13 @@ impl Forkmon {
         }
     }
 
+    /// Lets go of the events so far.
+    pub fn skip_events(&mut self) {
+        self.read_all();
+        self.next = self.events.len();
+        self.printed_at_exit = self.stdout.len();
+    }
+
     /// Waits for the next resume or restart.
     pub fn wait_resume(&mut self) -> Resume {
         self.wait_event("resume").as_resume()
