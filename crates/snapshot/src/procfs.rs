@@ -2,6 +2,7 @@
 //! checkpoint (proc(5)). They are pure functions of text, so that they can be
 //! tested and fuzzed without a process.
 
+use crate::fds::{Lock, parse_lock};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use tracee::Tid;
@@ -173,8 +174,8 @@ pub(crate) struct FdInfo {
     pub(crate) pid: Option<i32>,
     /// The number of a pseudo-terminal, of its master.
     pub(crate) terminal: Option<u32>,
-    /// A lock of any kind is held through it.
-    pub(crate) locked: bool,
+    /// The locks that are held through it.
+    pub(crate) locks: Vec<Lock>,
 }
 
 fn pair(text: &str) -> Option<(i64, i64)> {
@@ -266,7 +267,7 @@ pub(crate) fn parse_fdinfo(text: &str) -> Option<FdInfo> {
             "ticks" => info.timer.ticks = value.parse().ok()?,
             "it_value" => info.timer.value = pair(value)?,
             "it_interval" => info.timer.interval = pair(value)?,
-            "lock" => info.locked = true,
+            "lock" => info.locks.push(parse_lock(value)?),
             "tfd" => info.targets.push(parse_target(line)?),
             "sigmask" => info.signals = Some(u64::from_str_radix(value, 16).ok()?),
             "inotify wd" => info.watches.push(parse_watch(line)?),
@@ -450,6 +451,6 @@ mod tests {
     fn a_lock_is_seen_in_fdinfo() {
         let info =
             parse_fdinfo("pos:\t0\nflags:\t02\nlock:\t1: FLOCK  ADVISORY  WRITE 9 fe:00:7 0 EOF\n");
-        assert!(info.unwrap().locked);
+        assert_eq!(info.unwrap().locks.len(), 1);
     }
 }

@@ -11,6 +11,7 @@ mod event;
 mod fifo;
 mod fresh;
 mod inotify;
+mod lock;
 mod memory_file;
 mod owner;
 mod pipe;
@@ -26,6 +27,8 @@ use event::{EventCounter, TimerFd};
 use fifo::Fifo;
 use fresh::{Fresh, close, set_flags};
 use inotify::{Found, Inotify};
+pub(crate) use lock::{Lock, parse_lock};
+use lock::{Locked, Locks};
 pub(crate) use memory_file::MemoryFile;
 use owner::Owner;
 use pipe::Pipe;
@@ -165,6 +168,8 @@ struct Kept {
     flags: i32,
     /// To be sought back to, where there is an offset and it is the guest's own.
     position: Option<i64>,
+    locks: Locks,
+    inherited: bool,
 }
 
 /// All open files of a process, as they were.
@@ -182,6 +187,9 @@ pub(crate) struct FdTable {
     /// Those that others watch first.
     epolls: Vec<Epoll>,
     owners: Vec<Owner>,
+    locked: Vec<Locked>,
+    /// By the fds that they were made through.
+    locks_of_process: Vec<(i32, Locks)>,
     memory_files: Vec<MemoryFile>,
     /// Fds that the image must not hold open.
     closed: Vec<i32>,
@@ -252,6 +260,7 @@ struct Open {
     signals: Vec<Entry>,
     processes: Vec<Entry>,
     watchers: Vec<Entry>,
+    locked: Vec<Entry>,
     pipes: BTreeMap<u64, Vec<Entry>>,
     fifos: BTreeMap<(u64, u64), (PathBuf, Vec<Entry>)>,
     sockets: Vec<Entry>,
@@ -320,14 +329,22 @@ impl FdTable {
             if entry.info.flags & libc::O_ASYNC != 0 {
                 open.owned.push(entry.clone());
             }
-            if entry.info.locked {
-                return Err(Refusal::unsupported(
-                    "file-lock",
-                    format!(
-                        "{} is locked, and a frozen copy would hold the lock",
-                        name.display()
-                    ),
-                ));
+            let locks = Locks::of(&entry)?;
+            if !locks.is_empty() {
+                table.locks_of_process.push((fd, locks.clone()));
+            }
+            let sets_aside = locks.stay() && !inherited;
+            if sets_aside {
+                let kind = metadata.mode() & libc::S_IFMT;
+                if !matches!(kind, libc::S_IFREG | libc::S_IFDIR) || name.starts_with("/memfd:") {
+                    return Err(Refusal::unsupported(
+                        "file-lock",
+                        format!("{} is locked", name.display()),
+                    ));
+                }
+                Locked::check(process, &entry)?;
+                table.closed.push(fd);
+                open.locked.push(entry.clone());
             }
             if inherited || entry.info.flags & libc::O_PATH != 0 {
                 table.keep(&entry, metadata.mode());
@@ -355,8 +372,11 @@ impl FdTable {
                             mapped: false,
                         });
                     }
-                    table.keep(&entry, metadata.mode());
+                    if !sets_aside {
+                        table.keep(&entry, metadata.mode());
+                    }
                 }
+                (libc::S_IFDIR, _) if sets_aside => {}
                 (libc::S_IFDIR | libc::S_IFCHR | libc::S_IFBLK | libc::S_IFLNK, _) => {
                     if name.starts_with("/dev/ptmx") || name.starts_with("/dev/pts/ptmx") {
                         return Err(Refusal::unsupported(
@@ -481,6 +501,9 @@ impl FdTable {
                 self.own.push(Own::Inotify(instance));
             }
         }
+        for group in group(process, open.locked)? {
+            self.locked.push(Locked::capture(group)?);
+        }
         self.own.sort_by_key(Own::lowest);
         if !open.owned.is_empty() {
             let source = Source::of(process)?;
@@ -512,6 +535,8 @@ impl FdTable {
             flags: entry.status_flags(),
             position: (seekable && own && entry.info.flags & libc::O_PATH == 0)
                 .then_some(entry.info.position),
+            locks: Locks::of(entry).unwrap_or_default(),
+            inherited: entry.inherited,
         });
     }
 
@@ -542,6 +567,9 @@ impl FdTable {
 
     /// Closes in an image what it must not hold.
     pub(crate) fn close_in_image(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
+        for (locked, handle) in self.locked.iter().zip(self.above..) {
+            locked.put_aside(remote, handle)?;
+        }
         let mut closed = self.closed.clone();
         closed.sort_unstable();
         for run in closed.chunk_by(|a, b| a + 1 == *b) {
@@ -579,6 +607,10 @@ impl FdTable {
         for kept in &self.kept {
             kept.reset(remote)?;
         }
+        // The dead run can have locked what is kept.
+        for (locked, handle) in self.locked.iter().zip(self.above..) {
+            locked.restore(remote, handle)?;
+        }
         for counter in &self.counters {
             counter.reset(remote)?;
         }
@@ -607,6 +639,10 @@ impl FdTable {
         }
         for owner in &self.owners {
             owner.restore(remote)?;
+        }
+        // Any close of a file would take the process's locks of it away.
+        for (fd, locks) in &self.locks_of_process {
+            locks.set_of_process(remote, *fd)?;
         }
         Ok(())
     }
@@ -649,6 +685,11 @@ impl Kept {
         }
         if now.flags & SETTABLE != self.flags {
             set_flags(remote, self.fd, self.flags)?;
+        }
+        // What others have locked through an inherited file is theirs.
+        if !now.locks.is_empty() && !self.inherited || self.locks.stay() {
+            let now = Locks::from(&now);
+            self.locks.set(remote, self.fd, &now)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 mod driver;
 mod events;
+mod locks;
 mod memory;
 mod pipes;
 mod replay;
