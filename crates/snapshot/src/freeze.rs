@@ -277,7 +277,7 @@ fn freeze_stopped(
         with_remote(tracer, guest, held, leader, |remote, guest| {
             let (timers, shared_pending) = timers_and_signals(remote, guest)?;
             memory.save(remote, guest)?;
-            let child = remote.clone(libc::CLONE_PARENT as u64, 0, 0)?;
+            let child = remote.clone(libc::CLONE_PARENT as u64, 0)?;
             let image = settle(remote.tracer(), guest, child, &files)?;
             Ok((image, timers, shared_pending))
         })?;

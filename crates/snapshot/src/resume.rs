@@ -80,7 +80,8 @@ impl Image {
         let task = self.task.take().ok_or(Refusal::Died)?;
         let site = self.guest.copy_site()?;
         let mut remote = Remote::enter(tracer, self.tid, task, site)?;
-        let copy = remote.clone(libc::CLONE_PARENT as u64, 0, 0);
+        let cleared = self.threads.first().map_or(0, ThreadState::clear_child_tid);
+        let copy = remote.clone(libc::CLONE_PARENT as u64, cleared);
         self.task = Some(remote.leave()?);
         Ok(copy?)
     }
@@ -137,8 +138,8 @@ impl Image {
             guest.translates = true;
         }
         let mut newborn = Vec::with_capacity(states.len());
-        for _ in states {
-            newborn.push(leader.clone(THREAD, 0, 0)?);
+        for state in states {
+            newborn.push(leader.clone(THREAD, state.clear_child_tid())?);
         }
         bind(&mut guest, first, process);
         let mut others = Vec::with_capacity(states.len());

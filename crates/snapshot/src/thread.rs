@@ -229,6 +229,11 @@ impl ThreadState {
         self.mask & (1 << (libc::SIGTRAP - 1)) != 0
     }
 
+    /// The word that is cleared at its end; its copy is made with it.
+    pub(crate) fn clear_child_tid(&self) -> u64 {
+        self.clear_child_tid
+    }
+
     /// The signals that wait for it.
     pub(crate) fn pending(&self) -> &[libc::siginfo_t] {
         &self.pending
@@ -258,13 +263,6 @@ impl ThreadState {
                 "set_robust_list",
                 libc::SYS_set_robust_list,
                 &[head, length],
-            )?;
-        }
-        if self.clear_child_tid != 0 {
-            remote.call(
-                "set_tid_address",
-                libc::SYS_set_tid_address,
-                &[self.clear_child_tid],
             )?;
         }
         if let Some(leader) = leader {

@@ -192,28 +192,38 @@ impl<'t> Remote<'t> {
     /// would have dealt with.
     fn make(&mut self, name: &'static str, number: i64, arguments: [u64; 6]) -> Result<u64> {
         const TRIES: u32 = 16;
-        for _ in 1..TRIES {
+        let mut value = 0;
+        for _ in 0..TRIES {
             self.begin(number, arguments)?;
-            if !restart::is_restart(self.task()?.registers()?.return_value()) {
-                return self.answer(name);
+            value = self.task()?.registers()?.return_value();
+            if !restart::is_restart(value) {
+                break;
             }
         }
-        self.begin(number, arguments)?;
-        self.answer(name)
+        if (-4095..0).contains(&value) {
+            return Err(Error::Call {
+                call: name,
+                tid: self.tid,
+                source: io::Error::from_raw_os_error(-value as i32),
+            });
+        }
+        Ok(value as u64)
     }
 
     /// Makes a clone call, whose child is traced, and answers the child at its
-    /// first stop.
+    /// first stop. The word at `cleared` is set to 0 and woken when the child ends
+    /// (set_tid_address(2)); there is none if it is 0.
     ///
     /// # Errors
     ///
     /// As [`call`](Self::call): EAGAIN without processes, ENOMEM without memory.
-    pub fn clone(&mut self, flags: u64, stack: u64, tls: u64) -> Result<Stopped> {
+    pub fn clone(&mut self, flags: u64, cleared: u64) -> Result<Stopped> {
         // The x86-64 order of arguments: flags, stack, parent_tid, child_tid, tls.
         // A child with memory of its own must not get what was passed through
         // this one's.
         self.put_scratch_back()?;
-        let arguments = [flags, stack, 0, 0, tls, 0];
+        let flags = flags | libc::CLONE_CHILD_CLEARTID as u64;
+        let arguments = [flags, 0, 0, cleared, 0, 0];
         let made = self.make("clone", libc::SYS_clone, arguments);
         if matches!(made, Err(Error::Died(_))) {
             self.tracer
@@ -236,18 +246,6 @@ impl<'t> Remote<'t> {
         self.run_to_syscall(task)?;
         let task = self.task.take().ok_or(Error::Died(self.tid))?;
         self.run_to_syscall(task)
-    }
-
-    fn answer(&mut self, name: &'static str) -> Result<u64> {
-        let value = self.task()?.registers()?.return_value();
-        if (-4095..0).contains(&value) {
-            return Err(Error::Call {
-                call: name,
-                tid: self.tid,
-                source: io::Error::from_raw_os_error(-value as i32),
-            });
-        }
-        Ok(value as u64)
     }
 
     /// Lets the task run over one instruction, which is a system call.

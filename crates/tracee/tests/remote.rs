@@ -63,7 +63,7 @@ fn a_call_injected_before_a_call_leaves_no_trace() {
                 let mut name = [0; 5];
                 remote.memory().read(scratch, &mut name).unwrap();
                 assert_eq!(&name, b"Linux");
-                let child = remote.clone(libc::CLONE_PARENT as u64, 0, 0).unwrap();
+                let child = remote.clone(libc::CLONE_PARENT as u64, 0).unwrap();
                 let parent =
                     std::fs::read_to_string(format!("/proc/{}/stat", child.tid())).unwrap();
                 let parent = parent

@@ -167,23 +167,25 @@ impl Supervisor<'_> {
             self.dropping = false;
             self.rung_meanwhile = true;
         }
-        for (_, process) in self.run.tasks() {
-            tracee::kill_task(process, libc::SIGKILL);
-        }
+        self.kill_processes();
         if let Some(id) = next {
             self.prepare(id);
         }
         self.kill_run()
     }
 
+    fn kill_processes(&self) {
+        let processes: HashSet<Tid> = self.run.tasks().map(|(_, process)| process).collect();
+        for process in processes {
+            tracee::kill_task(process, libc::SIGKILL);
+        }
+    }
+
     /// Kills all tasks of the run and waits for their ends. Their effects are
     /// concluded, so that they can be undone.
     pub(super) fn kill_run(&mut self) -> anyhow::Result<()> {
-        let mut left: HashSet<Tid> = HashSet::new();
-        for (task, process) in self.run.tasks() {
-            left.insert(task);
-            tracee::kill_task(process, libc::SIGKILL);
-        }
+        self.kill_processes();
+        let mut left: HashSet<Tid> = self.run.tasks().map(|(task, _)| task).collect();
         for task in self.run.take_unborn() {
             left.insert(task.tid());
             tracee::kill_task(task.tid(), libc::SIGKILL);
