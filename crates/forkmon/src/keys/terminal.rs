@@ -227,8 +227,9 @@ impl Terminal {
             let Ok(now) = Modes::read(&self.file) else {
                 return;
             };
+            // Before the modes change: who sees them may type a key at once.
+            let _ = tcflush(&self.file, QueueSelector::IFlush);
             if self.memo.keys.set(&self.file).is_ok() {
-                let _ = tcflush(&self.file, QueueSelector::IFlush);
                 self.under = Some(if now == self.memo.keys {
                     self.memo.before.clone()
                 } else {
