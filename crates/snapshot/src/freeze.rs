@@ -4,10 +4,12 @@ use crate::fds::{FdTable, HeldFile};
 use crate::image::{Image, ImageParts};
 use crate::memory::SharedMemory;
 use crate::neighbours::Neighbours;
+use crate::process::ProcessState;
 use crate::procfs;
+use crate::scheduling::Scheduling;
 use crate::thread::{self, ThreadState};
 use crate::timers::Timers;
-use crate::{Guest, Refusal, sys};
+use crate::{Guest, Hazard, Refusal, sys};
 use std::fs;
 use std::time::{Duration, Instant};
 use tracee::{Event, Remote, Report, Stopped, Tid, Tracer};
@@ -241,7 +243,8 @@ fn freeze_stopped(
     let process = guest.process;
     index_of(held, process).map_err(|_| leader_ended())?;
     for tid in held.iter().map(|h| h.task.tid()).collect::<Vec<_>>() {
-        if thread::must_ask(guest.facts.entry(tid).or_default()) {
+        let attributes = guest.hazards.contains(&Hazard::Attributes);
+        if thread::must_ask(guest.facts.entry(tid).or_default(), attributes) {
             let index = index_of(held, tid)?;
             // The event decides how the copy goes on; asking would lose it.
             capture_after_asking(tracer, guest, held, index)?;
@@ -266,6 +269,8 @@ fn freeze_stopped(
     // The first thread comes first.
     threads.sort_by_key(|(is_leader, _)| !is_leader);
     let threads: Vec<ThreadState> = threads.into_iter().map(|(_, state)| state).collect();
+    let all = threads.iter().map(|state| &state.scheduling);
+    Scheduling::check(process, &threads[0].scheduling, all)?;
     let files = FdTable::capture(guest)?;
     let mut memory = SharedMemory::find(guest, &files)?;
     for file in files.held.iter().chain(&memory.held) {
@@ -273,13 +278,14 @@ fn freeze_stopped(
     }
     let stopped = held.iter().any(|h| matches!(h.event, Event::GroupStop(_)));
     let leader = index_of(held, process)?;
-    let (image, timers, shared_pending) =
+    let (image, timers, shared_pending, state) =
         with_remote(tracer, guest, held, leader, |remote, guest| {
             let (timers, shared_pending) = timers_and_signals(remote, guest)?;
+            let state = ProcessState::capture(remote, guest)?;
             memory.save(remote, guest)?;
             let child = remote.clone(libc::CLONE_PARENT as u64, 0)?;
             let image = settle(remote.tracer(), guest, child, &files)?;
-            Ok((image, timers, shared_pending))
+            Ok((image, timers, shared_pending, state))
         })?;
     Ok(Image::new(ImageParts {
         task: image,
@@ -287,6 +293,7 @@ fn freeze_stopped(
         threads,
         files,
         memory,
+        state,
         shared_pending,
         timers,
         stopped,
@@ -301,7 +308,8 @@ fn capture_after_asking(
 ) -> Result<(), Refusal> {
     let tid = held[index].task.tid();
     with_remote(tracer, guest, held, index, |remote, guest| {
-        thread::ask(remote, guest.facts.entry(tid).or_default())
+        let attributes = guest.hazards.contains(&Hazard::Attributes);
+        thread::ask(remote, guest.facts.entry(tid).or_default(), attributes)
     })
 }
 

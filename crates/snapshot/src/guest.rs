@@ -20,6 +20,9 @@ pub enum Hazard {
     PosixTimers,
     /// mmap with MAP_SHARED of something writable, or shmat.
     SharedMappings,
+    /// prctl or a call for credentials changed what a thread has for itself: the
+    /// signal at its parent's death, its timer slack, its capabilities.
+    Attributes,
     /// semget or msgget: System V semaphores and queues, which keep what the
     /// dropped run did to them.
     SystemV,
@@ -101,6 +104,8 @@ pub struct Guest {
     pub(crate) blocks_trap: bool,
     /// The signals that it has handlers for.
     pub(crate) caught: u64,
+    /// Some of its memory is locked.
+    pub(crate) locks_memory: bool,
     /// The filter that traces identity calls is installed.
     pub(crate) translates: bool,
     /// What its shared memory held at the last checkpoint.
@@ -124,6 +129,7 @@ impl Guest {
             ignores_trap: false,
             blocks_trap: false,
             caught: 0,
+            locks_memory: false,
             translates: false,
             shared: Known::new(),
             depth: 0,
@@ -213,10 +219,11 @@ impl Guest {
 
     /// Learns what may have changed since the last checkpoint.
     pub(crate) fn look_again(&mut self) -> Result<(), Refusal> {
-        let actions = procfs::signal_actions(self.process)
-            .map_err(Refusal::proc("read the guest's signal actions"))?;
-        self.ignores_trap = actions.ignored & (1 << (libc::SIGTRAP - 1)) != 0;
-        self.caught = actions.caught;
+        let status =
+            procfs::status(self.process).map_err(Refusal::proc("read the guest's status"))?;
+        self.ignores_trap = status.ignored & (1 << (libc::SIGTRAP - 1)) != 0;
+        self.caught = status.caught;
+        self.locks_memory = status.locks_memory;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use crate::fds::FdTable;
 use crate::memory::SharedMemory;
+use crate::process::ProcessState;
 use crate::resume::Prepared;
 use crate::thread::ThreadState;
 use crate::timers::Timers;
@@ -17,6 +18,7 @@ pub(crate) struct ImageParts {
     pub(crate) threads: Vec<ThreadState>,
     pub(crate) files: FdTable,
     pub(crate) memory: SharedMemory,
+    pub(crate) state: ProcessState,
     pub(crate) shared_pending: Vec<libc::siginfo_t>,
     pub(crate) timers: Timers,
     pub(crate) stopped: bool,
@@ -36,6 +38,7 @@ pub struct Image {
     pub(crate) threads: Vec<ThreadState>,
     pub(crate) files: FdTable,
     pub(crate) memory: SharedMemory,
+    pub(crate) state: ProcessState,
     pub(crate) shared_pending: Vec<libc::siginfo_t>,
     pub(crate) timers: Timers,
     /// A signal had stopped the guest (SIGSTOP and its kind).
@@ -71,6 +74,7 @@ impl Image {
             threads: parts.threads,
             files: parts.files,
             memory: parts.memory,
+            state: parts.state,
             shared_pending: parts.shared_pending,
             timers: parts.timers,
             stopped: parts.stopped,

@@ -35,9 +35,11 @@ mod ids;
 mod image;
 mod memory;
 mod neighbours;
+mod process;
 mod procfs;
 mod refusal;
 mod resume;
+mod scheduling;
 mod scratch;
 mod sys;
 mod thread;
@@ -57,9 +59,10 @@ pub mod fuzzing {
     /// Reads a text as each of the files of `/proc` that are parsed.
     pub fn parse_proc_text(text: &str) {
         let _ = crate::procfs::parse_stat(text);
-        let _ = crate::procfs::parse_signal_actions(text);
+        let _ = crate::procfs::parse_status(text);
         let _ = crate::procfs::parse_fdinfo(text);
         let _ = crate::procfs::parse_timers(text);
+        let _ = crate::process::parse_locked(text);
         let _ = crate::memory::parse_made_by(text, 1);
         let _ = crate::memory::parse_mappings(text);
     }

@@ -86,31 +86,42 @@ pub(crate) fn stat(process: Tid) -> io::Result<Stat> {
     parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The signals that a process ignores and those that it has handlers for, one
-/// bit each.
+/// What `/proc/PID/status` says, as far as it matters here.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub(crate) struct SignalActions {
+pub(crate) struct Status {
+    /// The signals that a process ignores and those that it has handlers for, one
+    /// bit each.
     pub(crate) ignored: u64,
     pub(crate) caught: u64,
+    /// The effective capabilities of its first thread.
+    pub(crate) capabilities: u64,
+    /// Whether any of its memory is locked.
+    pub(crate) locks_memory: bool,
 }
 
-/// Finds them in the text of `/proc/PID/status`.
-pub(crate) fn parse_signal_actions(text: &str) -> Option<SignalActions> {
-    let mask = |name| {
-        let mask = text.lines().find_map(|line| line.strip_prefix(name))?;
-        u64::from_str_radix(mask.trim(), 16).ok()
+/// Parses `/proc/PID/status`; `None` if something is missing.
+pub(crate) fn parse_status(text: &str) -> Option<Status> {
+    let value = |name| {
+        Some(
+            text.lines()
+                .find_map(|line| line.strip_prefix(name))?
+                .trim(),
+        )
     };
-    Some(SignalActions {
+    let mask = |name| u64::from_str_radix(value(name)?, 16).ok();
+    Some(Status {
         ignored: mask("SigIgn:")?,
         caught: mask("SigCgt:")?,
+        capabilities: mask("CapEff:")?,
+        // A process that is ending has no memory.
+        locks_memory: value("VmLck:").is_some_and(|size| !size.starts_with("0 ")),
     })
 }
 
-pub(crate) fn signal_actions(process: Tid) -> io::Result<SignalActions> {
+pub(crate) fn status(process: Tid) -> io::Result<Status> {
     // The process's name in it may be of any bytes.
     let bytes = fs::read(format!("/proc/{process}/status"))?;
-    parse_signal_actions(&String::from_utf8_lossy(&bytes))
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    parse_status(&String::from_utf8_lossy(&bytes)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// A registration in an epoll instance.
@@ -362,6 +373,21 @@ mod tests {
     }
 
     #[test]
+    fn status_with_locked_memory() {
+        let text = "Name:\ta\nVmLck:\t      12 kB\nSigIgn:\t0000000000001000\n\
+                    SigCgt:\t0000000180000000\nCapEff:\t0000000000800000\n";
+        let status = parse_status(text).unwrap();
+        assert!(status.locks_memory);
+        assert_eq!((status.ignored, status.capabilities), (0x1000, 0x80_0000));
+        assert!(
+            !parse_status(&text.replace("12 kB", "0 kB"))
+                .unwrap()
+                .locks_memory
+        );
+        assert_eq!(parse_status("SigIgn: 0\n"), None);
+    }
+
+    #[test]
     fn fdinfo_of_every_kind() {
         let info = parse_fdinfo("pos:\t42\nflags:\t02100001\nmnt_id:\t9\nino:\t7\n").unwrap();
         assert_eq!((info.position, info.flags), (42, 0o2100001));
@@ -423,7 +449,7 @@ mod tests {
             text in "(\\PC|\n|[0-9a-f]{1,20}|[:/() -]|tfd|events|data|ino|it_value|ID|notify|signal){0,60}"
         ) {
             let _ = parse_stat(&text);
-            let _ = parse_signal_actions(&text);
+            let _ = parse_status(&text);
             let _ = parse_fdinfo(&text);
             let _ = parse_timers(&text);
         }

@@ -194,6 +194,7 @@ impl Image {
         }
         self.memory.restore(&mut leader, self.files.above())?;
         self.files.reset_shared(&mut leader)?;
+        self.state.restore(&mut leader)?;
         for info in &self.shared_pending {
             let at = leader.scratch()?.0;
             leader.memory().write(at, sys::signal_bytes(info))?;

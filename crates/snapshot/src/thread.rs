@@ -2,6 +2,7 @@
 
 use crate::Refusal;
 use crate::ids::VirtualPid;
+use crate::scheduling::Scheduling;
 use crate::sys;
 use std::fs;
 use tracee::{
@@ -15,6 +16,8 @@ use tracee::{
 pub(crate) struct Facts {
     /// `stack_t` as sigaltstack(2) gives it, and the clear-child-tid address.
     asked: Option<(AlternateStack, u64)>,
+    /// Where a call told that the thread may have changed them.
+    attributes: Option<Attributes>,
     /// The call whose restart a `restart_syscall` stands for: after a second
     /// interruption the registers show only the latter. With what does not change
     /// until the call returns.
@@ -54,6 +57,52 @@ impl AlternateStack {
     }
 }
 
+/// What prctl(2) sets of one thread.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+struct Attributes {
+    /// The signal that the thread gets when its parent dies; 0 for none. fork clears
+    /// it.
+    parent_death_signal: u32,
+    /// In nanoseconds.
+    timer_slack: u64,
+    /// PR_TSC_ENABLE or PR_TSC_SIGSEGV.
+    time_stamp_counter: u32,
+}
+
+impl Attributes {
+    fn ask(remote: &mut Remote<'_>) -> Result<Self, Refusal> {
+        let at = remote.scratch()?.0;
+        let mut ask = |which: i32| {
+            remote.memory().write(at, &[0; 4])?;
+            let answer = remote.call("prctl", libc::SYS_prctl, &[which as u64, at.0])?;
+            Ok::<_, Refusal>((answer, remote.memory().read_u32(at)?))
+        };
+        Ok(Self {
+            parent_death_signal: ask(libc::PR_GET_PDEATHSIG)?.1,
+            timer_slack: ask(libc::PR_GET_TIMERSLACK)?.0,
+            time_stamp_counter: ask(libc::PR_GET_TSC)?.1,
+        })
+    }
+
+    /// Gives them to a thread of a copy that has those of its first one by now.
+    fn restore(&self, remote: &mut Remote<'_>, leader: &Self) -> Result<(), Refusal> {
+        let mut set = |which: i32, value: u64| {
+            remote.call("prctl", libc::SYS_prctl, &[which as u64, value])?;
+            Ok::<_, Refusal>(())
+        };
+        if self.parent_death_signal != 0 {
+            set(libc::PR_SET_PDEATHSIG, u64::from(self.parent_death_signal))?;
+        }
+        if self.timer_slack != leader.timer_slack {
+            set(libc::PR_SET_TIMERSLACK, self.timer_slack)?;
+        }
+        if self.time_stamp_counter != leader.time_stamp_counter {
+            set(libc::PR_SET_TSC, u64::from(self.time_stamp_counter))?;
+        }
+        Ok(())
+    }
+}
+
 /// A thread as it is brought back.
 #[derive(Clone)]
 pub(crate) struct ThreadState {
@@ -72,7 +121,8 @@ pub(crate) struct ThreadState {
     alternate_stack: AlternateStack,
     clear_child_tid: u64,
     name: Vec<u8>,
-    nice: i32,
+    pub(crate) scheduling: Scheduling,
+    attributes: Option<Attributes>,
     affinity: Vec<u8>,
 }
 
@@ -198,20 +248,26 @@ pub(crate) fn capture(
         clear_child_tid,
         name: fs::read(format!("/proc/{process}/task/{tid}/comm"))
             .map_err(Refusal::proc("read a thread's name"))?,
-        nice: sys::nice(tid),
+        scheduling: Scheduling::of(tid)?,
+        attributes: facts.attributes,
         affinity: sys::affinity(tid).map_err(Refusal::proc("read a thread's affinity"))?,
     })
 }
 
 /// Whether the thread must be asked before [`capture`].
-pub(crate) fn must_ask(facts: &Facts) -> bool {
-    facts
-        .asked
-        .is_none_or(|(stack, _)| stack.flags & SS_AUTODISARM != 0)
+pub(crate) fn must_ask(facts: &Facts, attributes: bool) -> bool {
+    attributes && facts.attributes.is_none()
+        || facts
+            .asked
+            .is_none_or(|(stack, _)| stack.flags & SS_AUTODISARM != 0)
 }
 
 /// Asks a thread what only it can tell.
-pub(crate) fn ask(remote: &mut Remote<'_>, facts: &mut Facts) -> Result<(), Refusal> {
+pub(crate) fn ask(
+    remote: &mut Remote<'_>,
+    facts: &mut Facts,
+    attributes: bool,
+) -> Result<(), Refusal> {
     const PR_GET_TID_ADDRESS: u64 = 40;
     let at = remote.scratch()?.0;
     remote.call("sigaltstack", libc::SYS_sigaltstack, &[0, at.0])?;
@@ -220,6 +276,9 @@ pub(crate) fn ask(remote: &mut Remote<'_>, facts: &mut Facts) -> Result<(), Refu
     remote.call("prctl", libc::SYS_prctl, &[PR_GET_TID_ADDRESS, at.0])?;
     let address = remote.memory().read_u64(at)?;
     facts.asked = Some((AlternateStack::from_bytes(stack), address));
+    if attributes {
+        facts.attributes = Some(Attributes::ask(remote)?);
+    }
     Ok(())
 }
 
@@ -243,6 +302,7 @@ impl ThreadState {
     pub(crate) fn facts(&self) -> Facts {
         Facts {
             asked: Some((self.alternate_stack, self.clear_child_tid)),
+            attributes: self.attributes,
             restarting: None,
         }
     }
@@ -278,6 +338,11 @@ impl ThreadState {
                 &[process, tid, info.si_signo as u64, at.0],
             )?;
         }
+        if let Some(attributes) = &self.attributes {
+            let of_leader = leader.map_or(self, |leader| leader).attributes.as_ref();
+            attributes.restore(&mut remote, of_leader.unwrap_or(attributes))?;
+        }
+        self.scheduling.restore(tid)?;
         sys::set_affinity(tid, &self.affinity).map_err(Refusal::proc("set a thread's affinity"))?;
         remote.task()?.set_extended_state(&self.vectors)?;
         // What is blocked, or has no handler, interrupts nothing.
@@ -299,7 +364,6 @@ impl ThreadState {
         remote: &mut Remote<'_>,
         leader: &ThreadState,
     ) -> Result<(), Refusal> {
-        let tid = remote.tid();
         if self.rseq.address.0 != 0 {
             let r = &self.rseq;
             remote.call(
@@ -331,9 +395,6 @@ impl ThreadState {
             name.push(0);
             remote.memory().write(at, &name)?;
             remote.call("prctl", libc::SYS_prctl, &[libc::PR_SET_NAME as u64, at.0])?;
-        }
-        if self.nice != leader.nice {
-            sys::set_nice(tid, self.nice).map_err(Refusal::proc("set a thread's priority"))?;
         }
         Ok(())
     }

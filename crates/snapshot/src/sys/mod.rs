@@ -1,20 +1,13 @@
 //! Every `unsafe` block of this crate, behind safe functions.
 
 pub(crate) mod memory;
+pub(crate) mod scheduling;
 pub(crate) mod socket;
 
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use tracee::Tid;
-
-/// A thread's nice value, by getpriority(2); 0 if it cannot be read.
-pub(crate) fn nice(thread: Tid) -> i32 {
-    // SAFETY: getpriority takes no pointer. The raw call answers 20 - nice, so
-    // that no answer looks like an error.
-    let answer = unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, thread.raw()) };
-    if answer < 1 { 0 } else { 20 - answer as i32 }
-}
 
 /// Puts a copy into a process group (0: one of its own) from outside, which costs
 /// less than having it do so. A parent may for a child of its own session that
@@ -23,16 +16,6 @@ pub(crate) fn nice(thread: Tid) -> i32 {
 pub(crate) fn set_group(process: Tid, group: i32) -> bool {
     // SAFETY: setpgid takes no pointer.
     unsafe { libc::setpgid(process.raw(), group) == 0 }
-}
-
-/// Sets a thread's nice value.
-pub(crate) fn set_nice(thread: Tid, nice: i32) -> io::Result<()> {
-    // SAFETY: setpriority takes no pointer.
-    let answer = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread.raw() as u32, nice) };
-    if answer < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// The processors that a thread may run on, as the kernel's bit mask.

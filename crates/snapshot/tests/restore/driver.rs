@@ -88,6 +88,7 @@ impl Driver {
         guest.note(Hazard::IntervalTimers);
         guest.note(Hazard::PosixTimers);
         guest.note(Hazard::SharedMappings);
+        guest.note(Hazard::Attributes);
         Self {
             tracer,
             guest,
@@ -145,8 +146,18 @@ impl Driver {
     pub fn kill(&mut self) {
         if std::mem::take(&mut self.alive) {
             let process = self.guest.process();
+            let folder = format!("/proc/{process}/task");
+            let threads: Vec<Tid> = std::fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(Tid::new))
+                .filter(|tid| *tid != process)
+                .collect();
             tracee::kill_task(process, libc::SIGKILL);
-            self.tracer.reap(process).unwrap();
+            // The first one's end is reported when no other is left.
+            for task in threads.into_iter().chain([process]) {
+                self.tracer.reap(task).unwrap();
+            }
         }
     }
 
