@@ -446,7 +446,7 @@ impl Journal {
         self.provenance.retain(|id| needed.contains(&id));
     }
 
-    /// Whether the guest has changed what lies under a path.
+    /// Whether the guest has changed what lies under a path. A link is not followed.
     #[must_use]
     pub fn wrote(&self, path: &Path) -> bool {
         self.expected(path).is_some()
@@ -482,7 +482,7 @@ impl Journal {
     /// or another of its names, and nobody else has.
     pub fn wrote_file(&mut self, path: &Path) -> bool {
         self.provenance.drain();
-        let Ok(Some(look)) = Look::at(path, true) else {
+        let Ok(Some(look)) = Look::at(path, false) else {
             return false;
         };
         let file = self.provenance.get(look.id);
@@ -494,11 +494,11 @@ impl Journal {
         if let Some(expected) = self.names.get(path) {
             return Some((path.to_owned(), *expected));
         }
-        [false, true].into_iter().find_map(|follow| {
-            let place: Place = locate(path, follow).ok()??;
-            let expected = *self.names.get(&place.path)?;
-            Some((place.path, expected))
-        })
+        // By another way to the same name, not by a link that leads to it: that is
+        // somebody's own.
+        let place: Place = locate(path, false).ok()??;
+        let expected = *self.names.get(&place.path)?;
+        Some((place.path, expected))
     }
 
     /// Becomes readable when there are file events to take in; then call

@@ -302,3 +302,18 @@ fn a_target_that_is_changed_through_a_link() {
         &[|project| project.retarget("current", "two.txt")],
     );
 }
+
+/// A link was taken for the guest's own work once it led to that.
+#[test]
+fn a_link_that_is_made_to_lead_to_an_output() {
+    check(
+        Project::new("to-output")
+            .file("one.txt", "1\n")
+            .link("current", "one.txt"),
+        "spew('out.txt', 'output'); work(0.1); print readlink('current'), \"\\n\"; work(0.1);",
+        &[
+            |project| project.retarget("current", "out.txt"),
+            |project| project.retarget("current", "one.txt"),
+        ],
+    );
+}
