@@ -234,15 +234,23 @@ fn it_can_be_stopped_with_a_guest_that_reads() {
     let ground = Ground::new();
     let command = r#"
 set -m
-$forkmon run -- sh -c 'echo up; read line; echo "got $line"'
+$forkmon run -- sh -c 'echo "up $$"; read line; echo "got $line"'
 echo 'it stopped'
 read go
 fg > "$beside/fg"
 "#;
     let mut terminal = start(&ground, command);
-    terminal.wait_for("up\r\n");
+    terminal.wait_for("up ");
+    let guest = terminal.wait_for("\r\n");
     terminal.type_in("\u{1a}");
     terminal.wait_for("it stopped\r\n");
+    // The shell waits for forkmon only. Until the guest has woken up to its signal,
+    // it is still about to read, and could have what is typed for the shell.
+    let stat = format!("/proc/{guest}/stat");
+    until("the guest has stopped", || {
+        let told = std::fs::read_to_string(&stat).unwrap();
+        told.contains(") t ") || told.contains(") T ")
+    });
     terminal.type_in("go\n");
     until("it is in the foreground", || ground.path("fg").exists());
     terminal.type_in("more\n");
