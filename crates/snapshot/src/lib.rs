@@ -43,6 +43,7 @@ mod scheduling;
 mod scratch;
 mod sys;
 mod thread;
+mod threads;
 mod timers;
 
 pub use fds::{HeldFile, Inherited};

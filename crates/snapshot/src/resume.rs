@@ -2,6 +2,7 @@
 
 use crate::neighbours::Neighbours;
 use crate::thread::ThreadState;
+use crate::threads;
 use crate::{Guest, Image, Refusal, procfs, sys};
 use std::fs;
 use tracee::{CallSite, Program, Remote, Stopped, Tid, Tracer};
@@ -15,12 +16,8 @@ pub struct Resumed {
     pub threads: Vec<Stopped>,
 }
 
-const THREAD: u64 = (libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM) as u64;
+/// Up to so many threads are made before it pays to make them all at once.
+const FEW: usize = 3;
 
 /// A copy of an image, built as far as it can be while another run is alive: its
 /// memory, its threads and the files that are its own. What the two runs share
@@ -137,16 +134,18 @@ impl Image {
             install(&mut leader, identity_calls)?;
             guest.translates = true;
         }
-        let mut newborn = Vec::with_capacity(states.len());
-        for state in states {
-            newborn.push(leader.clone(THREAD, state.clear_child_tid())?);
-        }
         bind(&mut guest, first, process);
         let mut others = Vec::with_capacity(states.len());
-        for (state, task) in states.iter().zip(newborn) {
+        let stopped = if site.ignores_trap || states.len() < FEW {
+            threads::one_by_one(&mut leader, site, first, states)?
+        } else {
+            threads::all_at_once(&mut leader, first, states)?
+        };
+        for (state, task) in states.iter().zip(stopped) {
             bind(&mut guest, state, task.tid());
-            let remote = Remote::enter(leader.tracer(), process, task, site)?;
-            others.push(state.restore(remote, process, Some(first), &self.shared_pending)?);
+            state.finish(&task)?;
+            let (registers, mask) = state.place(&self.shared_pending);
+            others.push(task.place(registers, mask)?);
         }
         self.files.make_own(&mut leader)?;
         Ok(Prepared {
@@ -206,7 +205,10 @@ impl Image {
         }
         self.timers.restore(&mut leader, &guest)?;
         let first = self.threads.first().ok_or(Refusal::Died)?;
-        let first = first.restore(leader, process, None, &self.shared_pending)?;
+        first.calls(process, process, None).make_each(&mut leader)?;
+        first.finish(leader.task()?)?;
+        let (registers, mask) = first.place(&self.shared_pending);
+        let first = leader.leave_as(registers, mask)?;
         others.insert(0, first);
         if self.stopped {
             tracee::kill_task(process, libc::SIGSTOP);

@@ -5,9 +5,10 @@ use crate::ids::VirtualPid;
 use crate::scheduling::Scheduling;
 use crate::sys;
 use std::fs;
+use tracee::Argument::{Bytes, Value};
 use tracee::{
-    AddressSpace, Event, RawSignal, Registers, Remote, RemoteAddr, RseqConfiguration, Stopped, Tid,
-    restart,
+    AddressSpace, Calls, Event, RawSignal, Registers, Remote, RemoteAddr, RseqConfiguration,
+    Stopped, Tid, restart,
 };
 
 /// What can only be learned by a system call in the thread, kept until the
@@ -84,22 +85,21 @@ impl Attributes {
         })
     }
 
-    /// Gives them to a thread of a copy that has those of its first one by now.
-    fn restore(&self, remote: &mut Remote<'_>, leader: &Self) -> Result<(), Refusal> {
+    /// What gives them to a thread of a copy that has those of its first one.
+    fn add(&self, calls: &mut Calls, leader: &Self) {
         let mut set = |which: i32, value: u64| {
-            remote.call("prctl", libc::SYS_prctl, &[which as u64, value])?;
-            Ok::<_, Refusal>(())
+            let arguments = [Value(which as u64), Value(value)];
+            calls.add("prctl", libc::SYS_prctl, &arguments);
         };
         if self.parent_death_signal != 0 {
-            set(libc::PR_SET_PDEATHSIG, u64::from(self.parent_death_signal))?;
+            set(libc::PR_SET_PDEATHSIG, u64::from(self.parent_death_signal));
         }
         if self.timer_slack != leader.timer_slack {
-            set(libc::PR_SET_TIMERSLACK, self.timer_slack)?;
+            set(libc::PR_SET_TIMERSLACK, self.timer_slack);
         }
         if self.time_stamp_counter != leader.time_stamp_counter {
-            set(libc::PR_SET_TSC, u64::from(self.time_stamp_counter))?;
+            set(libc::PR_SET_TSC, u64::from(self.time_stamp_counter));
         }
-        Ok(())
     }
 }
 
@@ -307,44 +307,93 @@ impl ThreadState {
         }
     }
 
-    /// Gives a new thread of a copy this state and leaves it stopped, ready to
-    /// go on. The first thread of a copy (`leader`) has some of it by fork.
-    pub(crate) fn restore(
-        &self,
-        mut remote: Remote<'_>,
-        process: Tid,
-        leader: Option<&ThreadState>,
-        shared_pending: &[libc::siginfo_t],
-    ) -> Result<Stopped, Refusal> {
-        let tid = remote.tid();
+    /// The calls that a new thread of a copy makes to be as it was. The first thread
+    /// of a copy, for which there is no `leader`, has some of it by fork.
+    pub(crate) fn calls(&self, process: Tid, tid: Tid, leader: Option<&ThreadState>) -> Calls {
+        let mut calls = Calls::default();
         if self.robust_list.0 != 0 {
             let (head, length) = self.robust_list;
-            remote.call(
+            calls.add(
                 "set_robust_list",
                 libc::SYS_set_robust_list,
-                &[head, length],
-            )?;
+                &[Value(head), Value(length)],
+            );
         }
         if let Some(leader) = leader {
-            self.restore_what_threads_lose(&mut remote, leader)?;
+            self.add_what_threads_lose(&mut calls, leader);
         }
         for info in &self.pending {
-            let at = remote.scratch()?.0;
-            remote.memory().write(at, sys::signal_bytes(info))?;
             let (process, tid) = (process.raw() as u64, tid.raw() as u64);
-            remote.call(
+            calls.add(
                 "rt_tgsigqueueinfo",
                 libc::SYS_rt_tgsigqueueinfo,
-                &[process, tid, info.si_signo as u64, at.0],
-            )?;
+                &[
+                    Value(process),
+                    Value(tid),
+                    Value(info.si_signo as u64),
+                    Bytes(sys::signal_bytes(info)),
+                ],
+            );
         }
         if let Some(attributes) = &self.attributes {
             let of_leader = leader.map_or(self, |leader| leader).attributes.as_ref();
-            attributes.restore(&mut remote, of_leader.unwrap_or(attributes))?;
+            attributes.add(&mut calls, of_leader.unwrap_or(attributes));
         }
+        calls
+    }
+
+    /// What a thread of a copy lacks that the first thread gets by fork.
+    fn add_what_threads_lose(&self, calls: &mut Calls, leader: &ThreadState) {
+        if self.rseq.address.0 != 0 {
+            let r = &self.rseq;
+            calls.add(
+                "rseq",
+                libc::SYS_rseq,
+                &[
+                    Value(r.address.0),
+                    Value(u64::from(r.size)),
+                    Value(u64::from(r.flags)),
+                    Value(u64::from(r.signature)),
+                ],
+            );
+        }
+        if self.alternate_stack.flags & SS_DISABLE == 0 {
+            let stack = AlternateStack {
+                flags: self.alternate_stack.flags & !SS_ONSTACK,
+                ..self.alternate_stack
+            };
+            calls.add(
+                "sigaltstack",
+                libc::SYS_sigaltstack,
+                &[Bytes(&stack.bytes()), Value(0)],
+            );
+        }
+        if self.name != leader.name {
+            let mut name = self.name.clone();
+            if name.last() == Some(&b'\n') {
+                name.pop();
+            }
+            name.push(0);
+            calls.add(
+                "prctl",
+                libc::SYS_prctl,
+                &[Value(libc::PR_SET_NAME as u64), Bytes(&name)],
+            );
+        }
+    }
+
+    /// Gives a thread that has made its [`calls`](Self::calls) what is given from
+    /// outside. Its registers and signal mask come last: [`place`](Self::place).
+    pub(crate) fn finish(&self, task: &Stopped) -> Result<(), Refusal> {
+        let tid = task.tid();
         self.scheduling.restore(tid)?;
         sys::set_affinity(tid, &self.affinity).map_err(Refusal::proc("set a thread's affinity"))?;
-        remote.task()?.set_extended_state(&self.vectors)?;
+        Ok(task.set_extended_state(&self.vectors)?)
+    }
+
+    /// Where it goes on, with these signals waiting for the whole process, and the
+    /// signals that it blocks.
+    pub(crate) fn place(&self, shared_pending: &[libc::siginfo_t]) -> (&Registers, u64) {
         // What is blocked, or has no handler, interrupts nothing.
         let mut waiting = self.pending.iter().chain(shared_pending);
         let registers = if waiting.any(|info| {
@@ -355,47 +404,6 @@ impl ThreadState {
         } else {
             &self.registers
         };
-        Ok(remote.leave_as(registers, self.mask)?)
-    }
-
-    /// What a thread of a copy lacks that the first thread gets by fork.
-    fn restore_what_threads_lose(
-        &self,
-        remote: &mut Remote<'_>,
-        leader: &ThreadState,
-    ) -> Result<(), Refusal> {
-        if self.rseq.address.0 != 0 {
-            let r = &self.rseq;
-            remote.call(
-                "rseq",
-                libc::SYS_rseq,
-                &[
-                    r.address.0,
-                    u64::from(r.size),
-                    u64::from(r.flags),
-                    u64::from(r.signature),
-                ],
-            )?;
-        }
-        if self.alternate_stack.flags & SS_DISABLE == 0 {
-            let at = remote.scratch()?.0;
-            let stack = AlternateStack {
-                flags: self.alternate_stack.flags & !SS_ONSTACK,
-                ..self.alternate_stack
-            };
-            remote.memory().write(at, &stack.bytes())?;
-            remote.call("sigaltstack", libc::SYS_sigaltstack, &[at.0, 0])?;
-        }
-        if self.name != leader.name {
-            let at = remote.scratch()?.0;
-            let mut name = self.name.clone();
-            if name.last() == Some(&b'\n') {
-                name.pop();
-            }
-            name.push(0);
-            remote.memory().write(at, &name)?;
-            remote.call("prctl", libc::SYS_prctl, &[libc::PR_SET_NAME as u64, at.0])?;
-        }
-        Ok(())
+        (registers, self.mask)
     }
 }

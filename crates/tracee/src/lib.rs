@@ -30,6 +30,7 @@
 //! Sources: ptrace(2), seccomp(2), and the kernel's `kernel/ptrace.c`.
 
 mod arch;
+mod batch;
 mod bell;
 mod error;
 mod filter;
@@ -41,6 +42,7 @@ mod sys;
 mod tracer;
 
 pub use arch::{ARCHITECTURE, Registers, SYSCALL_LENGTH, vdso_syscall_offset};
+pub use batch::{Argument, Calls, Placed, Routine};
 pub use bell::Ringer;
 pub use error::{Error, Result};
 pub use filter::{Action, Condition, Filter, Program, Rule};

@@ -13,8 +13,9 @@
 //! that blocks or ignores it is run over the call by two PTRACE_SYSCALL instead.
 
 use crate::arch::{Registers, SYSCALL_LENGTH};
+use crate::batch::{Placed, Routine};
 use crate::memory::{AddressSpace, RemoteAddr};
-use crate::stop::{Event, Position, RawSignal, Stopped, Tid};
+use crate::stop::{Event, RawSignal, Stopped, Tid};
 use crate::sys::process::kill_thread;
 use crate::{Error, Report, Result, Tracer, restart};
 use std::io;
@@ -235,6 +236,37 @@ impl<'t> Remote<'t> {
         Ok(stopped)
     }
 
+    /// Makes a batch of calls that was placed in the task's memory; their answers.
+    ///
+    /// # Errors
+    ///
+    /// The first call's that failed; [`Error::Died`].
+    pub fn make_all(&mut self, routine: &Routine, calls: &Placed<'_>) -> Result<Vec<u64>> {
+        let task = self.task.take().ok_or(Error::Died(self.tid))?;
+        routine.begin(task, &self.registers, calls)?;
+        let task = routine.finish(self.tracer, self.tid)?;
+        let answers = calls.answers(&task);
+        self.task = Some(task);
+        answers
+    }
+
+    /// Makes a batch of clone calls, whose children are traced; the children at
+    /// their first stops.
+    ///
+    /// # Errors
+    ///
+    /// As [`clone`](Self::clone).
+    pub fn clone_all(&mut self, routine: &Routine, calls: &Placed<'_>) -> Result<Vec<Stopped>> {
+        let mut children = Vec::new();
+        for child in self.make_all(routine, calls)? {
+            let child = Tid::new(i32::try_from(child).unwrap_or_default());
+            let (stopped, _) = self.tracer.wait_for(child, None)?;
+            self.tracer.made(child);
+            children.push(stopped);
+        }
+        Ok(children)
+    }
+
     fn begin(&mut self, number: i64, arguments: [u64; 6]) -> Result<()> {
         let task = self.task.take().ok_or(Error::Died(self.tid))?;
         let mut registers = self.registers.clone();
@@ -340,12 +372,9 @@ impl<'t> Remote<'t> {
 
     fn restore(&mut self, registers: &Registers, mask: u64) -> Result<Stopped> {
         self.put_scratch_back()?;
-        let mut task = self.task.take().ok_or(Error::Died(self.tid))?;
-        task.set_registers(registers)?;
-        task.set_signal_mask(mask)?;
-        task.position = Position::Elsewhere;
-        task.reinterrupt = self.stopping
-            || registers.call().is_some() && restart::is_restart(registers.return_value());
+        let task = self.task.take().ok_or(Error::Died(self.tid))?;
+        let mut task = task.place(registers, mask)?;
+        task.reinterrupt |= self.stopping;
         for signal in self.stash.drain(..) {
             kill_thread(self.process, self.tid, signal.0);
         }

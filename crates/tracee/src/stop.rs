@@ -172,6 +172,21 @@ impl Stopped {
         answer.map_err(|e| Error::of_request(step, self.tid, e))
     }
 
+    /// Gives the task other registers and another signal mask, wherever it is. A call
+    /// that they show as interrupted is restarted by the kernel when it is let go.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Died`].
+    pub fn place(mut self, registers: &Registers, mask: u64) -> Result<Self> {
+        self.set_registers(registers)?;
+        self.set_signal_mask(mask)?;
+        self.position = Position::Elsewhere;
+        self.reinterrupt =
+            registers.call().is_some() && crate::restart::is_restart(registers.return_value());
+        Ok(self)
+    }
+
     /// Lets the task run on, with a signal delivered if it stopped for one.
     ///
     /// # Errors

@@ -4,8 +4,8 @@
 
 use rustix::process::getpid;
 use tracee::{
-    Action, CallSite, Command, End, Event, Filter, Remote, RemoteAddr, Report, Rule, Tid, Tracer,
-    vdso_syscall_offset,
+    Action, Argument, CallSite, Calls, Command, End, Event, Filter, Remote, RemoteAddr, Report,
+    Routine, Rule, Tid, Tracer, vdso_syscall_offset,
 };
 
 fn command(arguments: &[&str]) -> Command {
@@ -63,6 +63,9 @@ fn a_call_injected_before_a_call_leaves_no_trace() {
                 let mut name = [0; 5];
                 remote.memory().read(scratch, &mut name).unwrap();
                 assert_eq!(&name, b"Linux");
+                if !at.ignores_trap {
+                    make_a_batch(&mut remote);
+                }
                 let child = remote.clone(libc::CLONE_PARENT as u64, 0).unwrap();
                 let parent =
                     std::fs::read_to_string(format!("/proc/{}/stat", child.tid())).unwrap();
@@ -90,6 +93,36 @@ fn a_call_injected_before_a_call_leaves_no_trace() {
         }
     }
     assert!(injected > 1);
+}
+
+/// Makes calls in one go: one of them is stopped by the filter, one fails.
+fn make_a_batch(remote: &mut Remote<'_>) {
+    let mut good = Calls::default();
+    good.add("getpid", libc::SYS_getpid, &[]);
+    let path = [
+        Argument::Value(libc::AT_FDCWD as u64),
+        Argument::Bytes(b"/proc/self/stat\0"),
+        Argument::Value(libc::O_RDONLY as u64),
+    ];
+    good.add("openat", libc::SYS_openat, &path);
+    let mut bad = good.clone();
+    bad.add("close", libc::SYS_close, &[Argument::Value(999)]);
+    bad.add("getpid", libc::SYS_getpid, &[]);
+    let all = [good, bad];
+    let room = all.iter().map(Calls::size).sum();
+    let mut routine = Routine::map(remote, room).unwrap();
+    let placed = routine.place(remote.memory(), &all).unwrap();
+    let pid = remote.tid().raw() as u64;
+    let answers = remote.make_all(&routine, &placed[0]).unwrap();
+    assert_eq!(answers[0], pid);
+    let failed = remote.make_all(&routine, &placed[1]).unwrap_err();
+    assert_eq!(failed.errno(), Some(libc::EBADF));
+    // The same, with a stop for each; both ways have opened a file.
+    all[0].make_each(remote).unwrap();
+    for fd in answers[1]..answers[1] + 3 {
+        remote.call("close", libc::SYS_close, &[fd]).unwrap();
+    }
+    routine.unmap(remote).unwrap();
 }
 
 #[test]

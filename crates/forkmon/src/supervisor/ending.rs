@@ -174,21 +174,29 @@ impl Supervisor<'_> {
         self.kill_run()
     }
 
-    fn kill_processes(&self) {
+    fn kill_processes(&self) -> HashSet<Tid> {
         let processes: HashSet<Tid> = self.run.tasks().map(|(_, process)| process).collect();
-        for process in processes {
-            tracee::kill_task(process, libc::SIGKILL);
+        for process in &processes {
+            tracee::kill_task(*process, libc::SIGKILL);
         }
+        processes
     }
 
     /// Kills all tasks of the run and waits for their ends. Their effects are
     /// concluded, so that they can be undone.
     pub(super) fn kill_run(&mut self) -> anyhow::Result<()> {
-        self.kill_processes();
+        let processes = self.kill_processes();
         let mut left: HashSet<Tid> = self.run.tasks().map(|(task, _)| task).collect();
         for task in self.run.take_unborn() {
             left.insert(task.tid());
             tracee::kill_task(task.tid(), libc::SIGKILL);
+        }
+        // One by one, since the kernel looks through all tasks for one that has news
+        // when any will do. The end of a first thread comes last of its process's.
+        let threads: Vec<Tid> = left.difference(&processes).copied().collect();
+        for thread in threads {
+            self.tracer.reap(thread)?;
+            self.killed(thread, &mut left)?;
         }
         loop {
             if left.is_empty() {
@@ -218,26 +226,30 @@ impl Supervisor<'_> {
                 }
                 // It was killed after this stop was reported.
                 Report::Stop(..) => {}
-                Report::End(task, _) => {
-                    if let Some(id) = self.checkpoint_of(task) {
-                        self.image_lost(id);
-                    }
-                    left.remove(&task);
-                    let (gone, pending) = self.run.remove(task);
-                    for task in gone {
-                        left.remove(&task);
-                    }
-                    for pending in pending {
-                        if let Pending::Effect { prepared, paths } = pending {
-                            self.effect_done(*prepared, &paths, true)?;
-                        }
-                    }
-                }
+                Report::End(task, _) => self.killed(task, &mut left)?,
                 Report::Rung => self.rung_meanwhile = true,
                 Report::BellLost => self.replace_guardian()?,
                 Report::NoTasks => return Ok(()),
             }
         }
+    }
+
+    /// A task of a killed run is gone, or an image.
+    fn killed(&mut self, task: Tid, left: &mut HashSet<Tid>) -> anyhow::Result<()> {
+        if let Some(id) = self.checkpoint_of(task) {
+            self.image_lost(id);
+        }
+        left.remove(&task);
+        let (gone, pending) = self.run.remove(task);
+        for task in gone {
+            left.remove(&task);
+        }
+        for pending in pending {
+            if let Pending::Effect { prepared, paths } = pending {
+                self.effect_done(*prepared, &paths, true)?;
+            }
+        }
+        Ok(())
     }
 
     /// Leaves nothing behind.

@@ -322,13 +322,17 @@ impl Run {
     /// ended under that id, and is never heard of under its own. Answers all
     /// tasks that are gone and what was to be done when their calls returned.
     pub(super) fn remove(&mut self, task: Tid) -> (Vec<Tid>, Vec<Pending>) {
-        let is_process = self.processes.remove(&task).is_some();
-        let gone: Vec<Tid> = self
-            .tasks
-            .iter()
-            .filter(|(tid, of)| **tid == task || is_process && of.process == task)
-            .map(|(tid, _)| *tid)
-            .collect();
+        let gone: Vec<Tid> = if self.processes.remove(&task).is_some() {
+            let of_process =
+                |(tid, of): (&Tid, &Task)| (*tid == task || of.process == task).then_some(*tid);
+            self.tasks.iter().filter_map(of_process).collect()
+        } else {
+            self.tasks
+                .contains_key(&task)
+                .then_some(task)
+                .into_iter()
+                .collect()
+        };
         let mut pending = Vec::new();
         for tid in &gone {
             self.awaited.remove(tid);

@@ -20,6 +20,8 @@ mod signal;
 mod socket;
 mod source;
 
+pub use socket::OnConnection;
+
 use crate::procfs::{self, FdInfo};
 use crate::{Guest, Refusal};
 use epoll::{Candidate, Candidates, Epoll, Kind};
@@ -511,7 +513,13 @@ impl FdTable {
                 self.owners.extend(Owner::capture(&source, &entry, guest)?);
             }
         }
-        self.sockets = Sockets::capture(process, open.sockets, &guest.inherited.rebound)?;
+        let around = socket::Guest {
+            process,
+            open: &open.candidates,
+            rebound: &guest.inherited.rebound,
+            on_connection: guest.on_connection,
+        };
+        self.sockets = Sockets::capture(open.sockets, around)?;
         if !open.epolls.is_empty() {
             let source = Source::of(process)?;
             let mut epolls = Vec::new();
@@ -634,6 +642,7 @@ impl FdTable {
                 _ => {}
             }
         }
+        self.sockets.finish(remote)?;
         for epoll in &self.epolls {
             epoll.fill(remote, self.above)?;
         }

@@ -10,7 +10,7 @@ use x86_64::SYSCALL_INSTRUCTION;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{ARCHITECTURE, Registers, SYSCALL_LENGTH};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{AUDIT_ARCHITECTURE, FOREIGN_CALL_BIT, RawRegisters};
+pub(crate) use x86_64::{AUDIT_ARCHITECTURE, BATCH, FOREIGN_CALL_BIT, RawRegisters};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("tracee supports x86-64 only: add crates/tracee/src/arch/<machine>.rs");

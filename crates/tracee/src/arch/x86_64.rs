@@ -98,6 +98,15 @@ impl Registers {
         }
     }
 
+    /// Makes the thread run [`BATCH`], which is at `code`, over the calls from
+    /// `begin` to `end`.
+    pub(crate) fn prepare_batch(&mut self, code: u64, begin: u64, end: u64) {
+        self.0.rip = code;
+        self.0.orig_rax = NO_CALL;
+        self.0.rbx = begin;
+        self.0.rbp = end;
+    }
+
     /// Makes a thread that is at, in or just behind a system call instruction
     /// execute it, as `call`, once more.
     pub fn rewind_call(&mut self, call: u64) {
@@ -106,3 +115,22 @@ impl Registers {
         self.0.orig_rax = NO_CALL;
     }
 }
+
+/// Makes calls from a table, whose entries are a number and six arguments, puts
+/// each answer where the number was, and ends in a breakpoint. It keeps its place
+/// in registers that system calls keep, and uses no stack.
+///
+/// ```text
+///  0: cmp  %rbp, %rbx          18: mov 0x28(%rbx), %r8
+///  3: je   2b                  1c: mov 0x30(%rbx), %r9
+///  5: mov  (%rbx), %rax        20: syscall
+///  8: mov  0x08(%rbx), %rdi    22: mov %rax, (%rbx)
+///  c: mov  0x10(%rbx), %rsi    25: add $0x38, %rbx
+/// 10: mov  0x18(%rbx), %rdx    29: jmp 0
+/// 14: mov  0x20(%rbx), %r10    2b: int3
+/// ```
+pub(crate) const BATCH: &[u8] = &[
+    0x48, 0x39, 0xeb, 0x74, 0x26, 0x48, 0x8b, 0x03, 0x48, 0x8b, 0x7b, 0x08, 0x48, 0x8b, 0x73, 0x10,
+    0x48, 0x8b, 0x53, 0x18, 0x4c, 0x8b, 0x53, 0x20, 0x4c, 0x8b, 0x43, 0x28, 0x4c, 0x8b, 0x4b, 0x30,
+    0x0f, 0x05, 0x48, 0x89, 0x03, 0x48, 0x83, 0xc3, 0x38, 0xeb, 0xd5, 0xcc,
+];

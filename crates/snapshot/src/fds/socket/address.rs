@@ -2,7 +2,8 @@
 //! whether there is one at all.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use tracee::Tid;
 
 /// The family of an address; 0 of one that is cut short.
 pub(super) fn family(address: &[u8]) -> i32 {
@@ -39,6 +40,65 @@ fn v6(address: &[u8]) -> Option<SocketAddrV6> {
         0,
         u32::from_ne_bytes(scope),
     ))
+}
+
+/// An address of IPv4 or IPv6; one that stands for IPv4 in IPv6 is that.
+pub(super) fn internet(address: &[u8]) -> Option<SocketAddr> {
+    match family(address) {
+        libc::AF_INET => v4(address).map(SocketAddr::V4),
+        libc::AF_INET6 => {
+            let address = v6(address)?;
+            Some(match address.ip().to_ipv4_mapped() {
+                Some(ip) => SocketAddr::new(IpAddr::V4(ip), address.port()),
+                None => SocketAddr::V6(address),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Where a socket that is bound to an address is reached by somebody on the same
+/// machine: one that is bound to all addresses, at his own.
+pub(super) fn reached_from(bound: &[u8], sender: &[u8]) -> Vec<u8> {
+    let mut to = bound.to_vec();
+    if internet(bound).is_some_and(|a| a.ip().is_unspecified())
+        && family(bound) == family(sender)
+        && bound.len() == sender.len()
+    {
+        // The port comes first in both.
+        to = sender.to_vec();
+        to[2..4].copy_from_slice(&bound[2..4]);
+    }
+    to
+}
+
+/// An address as another process has to name it: a path that is relative begins at
+/// the working folder of the one that bound it.
+pub(super) fn seen_from_outside(address: &[u8], process: Tid) -> Vec<u8> {
+    let name = match family(address) {
+        libc::AF_UNIX => unix_name(address),
+        _ => return address.to_vec(),
+    };
+    if matches!(name.first(), None | Some(0 | b'/')) {
+        return address.to_vec();
+    }
+    let mut seen = address[..2].to_vec();
+    seen.extend(format!("/proc/{process}/cwd/").bytes());
+    seen.extend(name);
+    seen.push(0);
+    seen
+}
+
+/// Whether somebody on the same machine who sends to `to` reaches a socket that is
+/// bound to `bound`.
+pub(super) fn reaches(to: &[u8], bound: &[u8]) -> bool {
+    match (internet(to), internet(bound)) {
+        (Some(to), Some(bound)) => {
+            to.port() == bound.port()
+                && (to.ip() == bound.ip() || bound.ip().is_unspecified() && to.ip().is_loopback())
+        }
+        _ => false,
+    }
 }
 
 /// Whether an address says that the socket has not been bound.
@@ -108,10 +168,31 @@ mod tests {
         assert!(is_unbound(&unix(b"")) && !is_unbound(&unix(b"\0a")));
     }
 
+    #[test]
+    fn addresses_that_stand_for_others() {
+        let own = UdpSocket::bind("[::]:0").unwrap();
+        let bound = sys::socket::local_name(own.as_fd()).unwrap();
+        let sender = UdpSocket::bind("[::1]:0").unwrap();
+        let from = sys::socket::local_name(sender.as_fd()).unwrap();
+        let to = internet(&reached_from(&bound, &from)).unwrap();
+        assert_eq!(
+            to.to_string(),
+            format!("[::1]:{}", own.local_addr().unwrap().port())
+        );
+        assert!(reaches(&reached_from(&bound, &from), &bound));
+        assert!(!reaches(&from, &bound));
+        assert_eq!(reached_from(&from, &bound), from);
+    }
+
     proptest! {
         #[test]
-        fn any_bytes_are_described(address in proptest::collection::vec(any::<u8>(), 0..130)) {
+        fn any_bytes_are_described(
+            address in proptest::collection::vec(any::<u8>(), 0..130),
+            other in proptest::collection::vec(any::<u8>(), 0..130),
+        ) {
             let _ = is_unbound(&address);
+            let _ = reaches(&address, &other);
+            prop_assert_eq!(reached_from(&address, &other).len(), address.len());
             prop_assert!(!describe(&address).contains(char::is_control));
         }
     }

@@ -1,14 +1,17 @@
 //! A socket without a connection: just made, bound, or listening.
 
+use super::address;
 use super::diag::{self, UnixFacts};
+use super::lost::OnConnection;
 use super::name::{Name, Rebound};
 use super::options::Options;
-use super::{Kind, View, address, dress};
+use super::pair::Listens;
+use super::tcp::{self, TcpFacts};
+use super::view::{Kind, View, dress};
 use crate::fds::source::Source;
 use crate::fds::{Entry, Fresh};
 use crate::{Refusal, sys};
 use rustix::event::PollFlags;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use tracee::{Remote, Tid};
 
@@ -24,31 +27,11 @@ pub(super) struct Endpoint {
     backlog: Option<u32>,
 }
 
-/// States of a TCP socket (net/tcp_states.h).
-const TCP_CLOSE: u8 = 7;
-const TCP_LISTEN: u8 = 10;
-
 /// What shows on a socket that has, or had, anything to do with another.
 const USED: PollFlags = PollFlags::IN
     .union(PollFlags::PRI)
     .union(PollFlags::RDHUP)
     .union(PollFlags::ERR);
-
-/// What `TCP_INFO` says of a socket: its state; of a listening one, how many
-/// connections wait to be accepted, and the backlog.
-fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<(u8, u32, u32)> {
-    let info = sys::socket::option(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
-    let number = |at: usize| {
-        let bytes = info.get(at..at + 4)?.try_into().ok()?;
-        Some(u32::from_ne_bytes(bytes))
-    };
-    // `struct tcp_info`: tcpi_state, 7 bytes, and u32s: rto, ato, snd_mss,
-    // rcv_mss, unacked, sacked.
-    match (info.first(), number(24), number(28)) {
-        (Some(state), Some(waiting), Some(backlog)) => Ok((*state, waiting, backlog)),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
 
 impl Endpoint {
     fn new(view: View, name: Option<Name>, backlog: Option<u32>) -> Self {
@@ -68,6 +51,7 @@ impl Endpoint {
         view: View,
         facts: &UnixFacts,
         rebound: &Rebound,
+        on_connection: OnConnection,
     ) -> Result<Self, Refusal> {
         let listens = facts.state == diag::LISTEN;
         if !listens && facts.state != diag::CLOSE {
@@ -81,15 +65,11 @@ impl Endpoint {
         }
         let name = view.name()?;
         let (waiting, backlog) = facts.queue;
-        if listens && waiting > 0 {
+        if listens && waiting > 0 && on_connection == OnConnection::Skip {
             return Err(waits(&view, &name));
         }
         if !listens && view.ready.intersects(USED) {
             return Err(view.unsupported("has something waiting"));
-        }
-        if facts.named && view.kind.kind == libc::SOCK_DGRAM {
-            let what = format!("is bound to {}", address::describe(&name));
-            return Err(view.unsupported(what));
         }
         let name = if facts.named {
             Some(Name::unix(process, name, facts.file, rebound)?)
@@ -99,51 +79,33 @@ impl Endpoint {
         Ok(Self::new(view, name, listens.then_some(backlog)))
     }
 
-    /// A socket of IPv4 or IPv6.
-    pub(super) fn internet(view: View) -> Result<Self, Refusal> {
-        match (view.kind.kind, view.kind.protocol) {
-            (libc::SOCK_STREAM, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP) => Self::tcp(view),
-            (libc::SOCK_DGRAM, libc::IPPROTO_UDP) => Self::udp(view),
-            _ => Err(view.unsupported("is open")),
-        }
-    }
-
-    fn tcp(view: View) -> Result<Self, Refusal> {
-        let (state, waiting, backlog) = tcp_info(view.handle.as_fd())
-            .map_err(Refusal::proc("ask a TCP socket for its state"))?;
+    /// A TCP socket that is not connected.
+    pub(super) fn tcp(
+        view: View,
+        facts: TcpFacts,
+        on_connection: OnConnection,
+    ) -> Result<Self, Refusal> {
         let address = view.name()?;
-        match state {
-            TCP_LISTEN if waiting > 0 => Err(waits(&view, &address)),
-            TCP_LISTEN => {
+        let (waiting, backlog) = facts.queue;
+        match facts.state {
+            tcp::LISTEN if waiting > 0 && on_connection == OnConnection::Skip => {
+                Err(waits(&view, &address))
+            }
+            tcp::LISTEN => {
                 let name = Name::plain(address);
                 Ok(Self::new(view, Some(name), Some(backlog)))
             }
             // A new socket shows none of these, one whose connection has ended
             // at least one.
-            TCP_CLOSE if view.ready.intersects(USED) => {
+            tcp::CLOSE if view.ready.intersects(USED) => {
                 Err(view.connection("that has ended, or was refused,"))
             }
-            TCP_CLOSE => {
+            tcp::CLOSE => {
                 let bound = !address::is_unbound(&address);
                 Ok(Self::new(view, bound.then(|| Name::plain(address)), None))
             }
             _ => Err(view.connected()),
         }
-    }
-
-    fn udp(view: View) -> Result<Self, Refusal> {
-        if view.peer().is_some() {
-            return Err(view.connected());
-        }
-        let address = view.name()?;
-        if !address::is_unbound(&address) {
-            let what = format!("is bound to {}", address::describe(&address));
-            return Err(view.unsupported(what));
-        }
-        if view.ready.intersects(USED) {
-            return Err(view.unsupported("has something waiting"));
-        }
-        Ok(Self::new(view, None, None))
     }
 
     /// A netlink socket. The kernel is at the other end, and has state of most
@@ -172,7 +134,23 @@ impl Endpoint {
     }
 
     pub(super) fn lowest(&self) -> i32 {
-        self.entries.iter().map(|e| e.fd).min().unwrap_or(0)
+        Entry::lowest(&self.entries)
+    }
+
+    /// The port at which it listens.
+    pub(super) fn listens_at_port(&self) -> Option<u16> {
+        self.backlog?;
+        Some(address::internet(self.name.as_ref()?.address())?.port())
+    }
+
+    /// The Unix address at which it listens.
+    pub(super) fn listens(&self) -> Option<Listens> {
+        self.backlog?;
+        let address = self.name.as_ref()?.address();
+        (self.kind.family == libc::AF_UNIX).then(|| Listens {
+            address: address.to_vec(),
+            fd: self.lowest(),
+        })
     }
 
     pub(super) fn restore(

@@ -2,194 +2,83 @@
 //!
 //! An image must hold no socket: a peer would not see its end, and a port would
 //! stay taken. So all of the guest's own are closed in the image and made anew
-//! in the copy: pairs with what is in them ([`pair`]), and what is not connected
-//! at all: listening, bound or fresh ([`endpoint`]). A connection to the outside
-//! cannot be made anew by one side alone, so it is a refusal that names it.
+//! in the copy: what is not connected at all ([`endpoint`]), connections of the
+//! guest with itself, with what is in them ([`pair`], [`tcp`]), and what sends
+//! datagrams ([`datagram`]). A connection to the outside cannot be made anew by
+//! one side alone: it is a refusal that names it, or broken off ([`lost`]).
 //!
 //! A socket is looked at through a duplicate of the guest's fd (pidfd_getfd(2)),
 //! so that the guest need not make a call for each of some hundred questions.
 //! Duplicates are closed before the guest runs on.
 
 mod address;
+mod datagram;
 mod diag;
 mod endpoint;
+mod lost;
+mod message;
+mod multicast;
 mod name;
 mod options;
 mod pair;
+mod tcp;
+mod view;
 
 use super::Entry;
+use super::epoll::Candidates;
 use super::source::Source;
-use crate::{Refusal, sys};
+use crate::Refusal;
+use datagram::Datagram;
 use diag::{Diag, UnixFacts};
 use endpoint::Endpoint;
+use lost::Lost;
+use message::Files;
 use name::Name;
-use options::Options;
-use pair::Pair;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use pair::{Around, Pair};
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use tcp::{Connection, TcpFacts};
 use tracee::{Remote, Tid};
+use view::View;
 
+pub use lost::OnConnection;
 pub(super) use name::Rebound;
-
-/// What socket(2) takes.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-struct Kind {
-    family: i32,
-    kind: i32,
-    protocol: i32,
-}
-
-impl Kind {
-    fn of(socket: BorrowedFd<'_>) -> io::Result<Self> {
-        let number = |name| {
-            let value = sys::socket::option(socket, libc::SOL_SOCKET, name)?;
-            let value: [u8; 4] = value.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
-            io::Result::Ok(i32::from_ne_bytes(value))
-        };
-        Ok(Self {
-            family: number(libc::SO_DOMAIN)?,
-            kind: number(libc::SO_TYPE)?,
-            protocol: number(libc::SO_PROTOCOL)?,
-        })
-    }
-
-    /// What to call it, for people.
-    fn describe(self) -> String {
-        let family = match self.family {
-            libc::AF_UNIX => "Unix",
-            libc::AF_INET | libc::AF_INET6 => match (self.kind, self.protocol) {
-                (libc::SOCK_STREAM, libc::IPPROTO_TCP) => return "TCP socket".into(),
-                (libc::SOCK_STREAM, libc::IPPROTO_MPTCP) => return "MPTCP socket".into(),
-                (libc::SOCK_DGRAM, libc::IPPROTO_UDP) => return "UDP socket".into(),
-                (libc::SOCK_RAW, protocol) => return format!("raw IP socket ({protocol})"),
-                (_, protocol) => return format!("IP socket of protocol {protocol}"),
-            },
-            libc::AF_NETLINK => return format!("netlink socket ({})", self.protocol),
-            libc::AF_PACKET => return "packet socket".into(),
-            libc::AF_VSOCK => "VM",
-            libc::AF_BLUETOOTH => "Bluetooth",
-            libc::AF_CAN => "CAN",
-            libc::AF_ALG => "kernel crypto",
-            other => return format!("socket of address family {other}"),
-        };
-        let kind = match self.kind {
-            libc::SOCK_STREAM => " stream",
-            libc::SOCK_DGRAM => " datagram",
-            libc::SOCK_SEQPACKET => " packet",
-            _ => "",
-        };
-        format!("{family}{kind} socket")
-    }
-}
-
-/// An open socket, under a magnifying glass.
-struct View {
-    entries: Vec<Entry>,
-    handle: OwnedFd,
-    kind: Kind,
-    options: Options,
-    ready: PollFlags,
-    /// Of the socket itself, not of a name that it is bound to.
-    mode: u32,
-}
-
-impl View {
-    fn of(source: &Source, entries: Vec<Entry>) -> Result<Self, Refusal> {
-        let handle = source.duplicate(entries[0].fd)?;
-        let step = "look at a socket";
-        let kind = Kind::of(handle.as_fd()).map_err(Refusal::proc(step))?;
-        let mut polled = [PollFd::new(
-            &handle,
-            PollFlags::IN | PollFlags::PRI | PollFlags::RDHUP,
-        )];
-        let now = Timespec::default();
-        poll(&mut polled, Some(&now)).map_err(|e| Refusal::proc(step)(e.into()))?;
-        let ready = polled[0].revents();
-        let view = Self {
-            options: Options::capture(handle.as_fd(), kind),
-            ready,
-            mode: rustix::fs::fstat(&handle)
-                .map_err(|e| Refusal::proc(step)(e.into()))?
-                .st_mode
-                & 0o7777,
-            entries,
-            handle,
-            kind,
-        };
-        if sys::socket::filter_length(view.handle.as_fd()).map_or(true, |n| n > 0) {
-            return Err(view.unsupported("has a packet filter"));
-        }
-        if let Some(obstacle) = view.options.obstacle() {
-            return Err(view.unsupported(format!("has {obstacle}")));
-        }
-        Ok(view)
-    }
-
-    fn fd(&self) -> i32 {
-        self.entries[0].fd
-    }
-
-    fn name(&self) -> Result<Vec<u8>, Refusal> {
-        sys::socket::local_name(self.handle.as_fd())
-            .map_err(Refusal::proc("ask a socket for its address"))
-    }
-
-    /// The address that it is connected to.
-    fn peer(&self) -> Option<Vec<u8>> {
-        sys::socket::peer_name(self.handle.as_fd()).ok()
-    }
-
-    /// It is something that cannot be made anew.
-    fn unsupported(&self, what: impl AsRef<str>) -> Refusal {
-        Refusal::unsupported(
-            "socket",
-            format!(
-                "a {} {} (fd {})",
-                self.kind.describe(),
-                what.as_ref(),
-                self.fd()
-            ),
-        )
-    }
-
-    /// It goes out of the guest.
-    fn connection(&self, what: impl AsRef<str>) -> Refusal {
-        Refusal::unsupported(
-            "connection",
-            format!(
-                "a connection {} is open ({}, fd {})",
-                what.as_ref(),
-                self.kind.describe(),
-                self.fd()
-            ),
-        )
-    }
-
-    /// It is connected to its peer.
-    fn connected(&self) -> Refusal {
-        let peer = self
-            .peer()
-            .filter(|peer| !address::is_unbound(peer))
-            .or_else(|| self.name().ok())
-            .map_or_else(String::new, |a| address::describe(&a));
-        self.connection(format!("to {peer}"))
-    }
-}
 
 #[derive(Clone, Debug)]
 enum Socket {
-    Pair(Box<Pair>),
     Endpoint(Box<Endpoint>),
+    Pair(Box<Pair>),
+    Connection(Box<Connection>),
+    Datagram(Box<Datagram>),
+    Lost(Box<Lost>),
 }
 
 impl Socket {
     fn lowest(&self) -> i32 {
         match self {
-            Socket::Pair(pair) => pair.lowest(),
             Socket::Endpoint(endpoint) => endpoint.lowest(),
+            Socket::Pair(pair) => pair.lowest(),
+            Socket::Connection(connection) => connection.lowest(),
+            Socket::Datagram(datagram) => datagram.lowest(),
+            Socket::Lost(lost) => lost.lowest(),
+        }
+    }
+
+    fn name(&self) -> Option<&Name> {
+        match self {
+            Socket::Endpoint(endpoint) => endpoint.name(),
+            Socket::Pair(pair) => pair.name(),
+            Socket::Datagram(datagram) => datagram.name(),
+            Socket::Connection(_) | Socket::Lost(_) => None,
+        }
+    }
+
+    /// Whether it has an address that only one run can have at a time.
+    fn takes_address(&self) -> bool {
+        match self {
+            Socket::Connection(_) | Socket::Lost(_) => true,
+            Socket::Pair(pair) => pair.is_accepted(),
+            Socket::Endpoint(_) | Socket::Datagram(_) => self.name().is_some(),
         }
     }
 }
@@ -198,13 +87,28 @@ impl Socket {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sockets(Vec<Socket>);
 
+/// What the sockets of a process are looked at with.
+#[derive(Copy, Clone)]
+pub(super) struct Guest<'a> {
+    pub(super) process: Tid,
+    pub(super) open: &'a Candidates,
+    pub(super) rebound: &'a Rebound,
+    pub(super) on_connection: OnConnection,
+}
+
+/// The sockets of a process while it is not clear which belong together.
+#[derive(Default)]
+struct Survey {
+    sockets: Vec<Socket>,
+    streams: BTreeMap<u64, (View, UnixFacts)>,
+    datagrams: BTreeMap<u64, (View, UnixFacts)>,
+    connections: Vec<(View, TcpFacts)>,
+    udp: Vec<View>,
+}
+
 impl Sockets {
     /// `entries` are all fds of sockets that the guest did not inherit.
-    pub(super) fn capture(
-        process: Tid,
-        entries: Vec<Entry>,
-        rebound: &Rebound,
-    ) -> Result<Self, Refusal> {
+    pub(super) fn capture(entries: Vec<Entry>, guest: Guest<'_>) -> Result<Self, Refusal> {
         if entries.is_empty() {
             return Ok(Self::default());
         }
@@ -214,46 +118,39 @@ impl Sockets {
         for entry in entries {
             groups.entry(entry.inode).or_default().push(entry);
         }
-        let source = Source::of(process)?;
+        let source = Source::of(guest.process)?;
+        let mut survey = Survey::default();
         let mut diag = None;
-        let mut sockets = Vec::new();
-        let mut ends: BTreeMap<u64, (View, UnixFacts)> = BTreeMap::new();
         for (inode, entries) in groups {
             let view = View::of(&source, entries)?;
-            let endpoint = match view.kind.family {
+            match view.kind.family {
                 libc::AF_UNIX => {
                     let diag = match &diag {
                         Some(diag) => diag,
                         None => diag.insert(Diag::open()?),
                     };
                     let facts = diag.unix(inode)?;
-                    if facts.state == diag::ESTABLISHED {
-                        ends.insert(inode, (view, facts));
-                        continue;
-                    }
-                    Endpoint::unix(process, view, &facts, rebound)?
+                    survey.unix(view, facts, guest)?;
                 }
-                libc::AF_INET | libc::AF_INET6 => Endpoint::internet(view)?,
-                libc::AF_NETLINK => Endpoint::netlink(view)?,
+                libc::AF_INET | libc::AF_INET6 => survey.internet(view, guest)?,
+                libc::AF_NETLINK => {
+                    let endpoint = Endpoint::netlink(view)?;
+                    survey.sockets.push(Socket::Endpoint(Box::new(endpoint)));
+                }
                 _ => return Err(view.unsupported("is open")),
-            };
-            sockets.push(Socket::Endpoint(Box::new(endpoint)));
+            }
         }
-        while let Some((inode, end)) = ends.pop_first() {
-            let peer = end.1.peer.and_then(|peer| ends.remove(&u64::from(peer)));
-            let pair = Pair::capture(inode, end, peer)?;
-            sockets.push(Socket::Pair(Box::new(pair)));
-        }
+        survey.join_streams(guest)?;
+        survey.join_connections(guest)?;
+        survey.join_datagrams(guest)?;
+        let mut sockets = survey.sockets;
         // In this order most numbers come out right by themselves.
         sockets.sort_by_key(Socket::lowest);
         Ok(Self(sockets))
     }
 
     fn names(&self) -> impl Iterator<Item = &Name> {
-        self.0.iter().filter_map(|socket| match socket {
-            Socket::Endpoint(endpoint) => endpoint.name(),
-            Socket::Pair(_) => None,
-        })
+        self.0.iter().filter_map(Socket::name)
     }
 
     /// The files that sockets are bound to.
@@ -271,7 +168,7 @@ impl Sockets {
 
     /// Whether any has a name that only one run can have at a time.
     pub(super) fn take_addresses(&self) -> bool {
-        self.names().next().is_some()
+        self.0.iter().any(Socket::takes_address)
     }
 
     /// Makes the sockets anew in a copy that has none of them.
@@ -280,33 +177,246 @@ impl Sockets {
             return Ok(());
         }
         let source = Source::of(remote.tid())?;
+        // At the addresses of connections nobody may listen yet.
         for socket in &self.0 {
             match socket {
-                Socket::Pair(pair) => pair.restore(&source, remote, above)?,
+                Socket::Connection(connection) => connection.connect(&source, remote, above)?,
+                Socket::Lost(lost) => lost.restore(&source, remote, above)?,
+                _ => {}
+            }
+        }
+        for socket in &self.0 {
+            match socket {
                 Socket::Endpoint(endpoint) => endpoint.restore(&source, remote, above)?,
+                Socket::Datagram(datagram) => datagram.create(&source, remote, above)?,
+                Socket::Pair(pair) if !pair.is_accepted() => {
+                    pair.restore(&source, remote, above)?;
+                }
+                _ => {}
+            }
+        }
+        for socket in &self.0 {
+            match socket {
+                Socket::Connection(connection) => connection.finish(&source)?,
+                Socket::Datagram(datagram) => datagram.connect(&source, remote)?,
+                // The guest listens by now.
+                Socket::Pair(pair) if pair.is_accepted() => {
+                    pair.restore(&source, remote, above)?;
+                }
+                _ => {}
+            }
+        }
+        let datagrams: Vec<&Datagram> = self.datagrams().collect();
+        for datagram in &datagrams {
+            datagram.fill(remote.tid(), &source, &datagrams)?;
+        }
+        Ok(())
+    }
+
+    fn datagrams(&self) -> impl Iterator<Item = &Datagram> {
+        self.0.iter().filter_map(|socket| match socket {
+            Socket::Datagram(datagram) => Some(&**datagram),
+            _ => None,
+        })
+    }
+
+    /// Sends what open files come with, once all of them are there.
+    pub(super) fn finish(&self, remote: &Remote<'_>) -> Result<(), Refusal> {
+        let mut source = None;
+        for socket in &self.0 {
+            if let Socket::Pair(pair) = socket
+                && pair.waits()
+            {
+                let source = match &source {
+                    Some(source) => source,
+                    None => source.insert(Source::of(remote.tid())?),
+                };
+                pair.finish(source)?;
             }
         }
         Ok(())
     }
 }
 
-/// Gives a new socket what it has beside its name and contents.
-fn dress(handle: BorrowedFd<'_>, options: &Options, mode: u32, flags: i32) -> Result<(), Refusal> {
-    options.restore(handle).map_err(|e| {
-        Refusal::unsupported(
-            "socket-option",
-            format!("a socket cannot be given its options again: {e}"),
-        )
-    })?;
-    let step = "set up a socket again";
-    let now = rustix::fs::fstat(handle).map_err(|e| Refusal::proc(step)(e.into()))?;
-    if now.st_mode & 0o7777 != mode {
-        rustix::fs::fchmod(handle, rustix::fs::Mode::from_raw_mode(mode))
-            .map_err(|e| Refusal::proc(step)(e.into()))?;
+impl Survey {
+    /// A socket, or what is in its place if it is connected to the outside and the
+    /// user wants it so.
+    fn push(&mut self, socket: Result<Socket, Refusal>, lost: Vec<Lost>) -> Result<(), Refusal> {
+        match socket {
+            Ok(socket) => self.sockets.push(socket),
+            Err(refusal) if refusal.code() == "connection" && !lost.is_empty() => {
+                let lost = lost.into_iter().map(|lost| Socket::Lost(Box::new(lost)));
+                self.sockets.extend(lost);
+            }
+            Err(refusal) => return Err(refusal),
+        }
+        Ok(())
     }
-    if flags != 0 {
-        let flags = rustix::fs::OFlags::from_bits_retain(flags as u32);
-        rustix::fs::fcntl_setfl(handle, flags).map_err(|e| Refusal::proc(step)(e.into()))?;
+
+    fn unix(&mut self, view: View, facts: UnixFacts, guest: Guest<'_>) -> Result<(), Refusal> {
+        let inode = view.inode();
+        if view.kind.kind == libc::SOCK_DGRAM {
+            self.datagrams.insert(inode, (view, facts));
+        } else if facts.state == diag::ESTABLISHED {
+            self.streams.insert(inode, (view, facts));
+        } else {
+            let endpoint = Endpoint::unix(
+                guest.process,
+                view,
+                &facts,
+                guest.rebound,
+                guest.on_connection,
+            )?;
+            self.sockets.push(Socket::Endpoint(Box::new(endpoint)));
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn internet(&mut self, view: View, guest: Guest<'_>) -> Result<(), Refusal> {
+        match (view.kind.kind, view.kind.protocol) {
+            (libc::SOCK_STREAM, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP) => {
+                let facts = TcpFacts::of(std::os::fd::AsFd::as_fd(&view.handle))
+                    .map_err(Refusal::proc("ask a TCP socket for its state"))?;
+                if !matches!(facts.state, tcp::CLOSE | tcp::LISTEN) {
+                    self.connections.push((view, facts));
+                    return Ok(());
+                }
+                let lost = guest.lost(&[&view]);
+                let endpoint = Endpoint::tcp(view, facts, guest.on_connection);
+                self.push(endpoint.map(|e| Socket::Endpoint(Box::new(e))), lost)
+            }
+            (libc::SOCK_DGRAM, libc::IPPROTO_UDP) => {
+                self.udp.push(view);
+                Ok(())
+            }
+            _ => Err(view.unsupported("is open")),
+        }
+    }
+
+    /// Unix sockets that are connected to each other.
+    fn join_streams(&mut self, guest: Guest<'_>) -> Result<(), Refusal> {
+        let listening: Vec<_> = self
+            .sockets
+            .iter()
+            .filter_map(|socket| match socket {
+                Socket::Endpoint(endpoint) => endpoint.listens(),
+                _ => None,
+            })
+            .collect();
+        let mut ends = std::mem::take(&mut self.streams);
+        while let Some((_, end)) = ends.pop_first() {
+            let peer = end.1.peer.and_then(|peer| ends.remove(&u64::from(peer)));
+            let pair = guest.pair(end, peer, &listening);
+            self.push(pair.0, pair.1)?;
+        }
+        Ok(())
+    }
+
+    fn join_connections(&mut self, guest: Guest<'_>) -> Result<(), Refusal> {
+        let listening: Vec<u16> = self
+            .sockets
+            .iter()
+            .filter_map(|socket| match socket {
+                Socket::Endpoint(endpoint) => endpoint.listens_at_port(),
+                _ => None,
+            })
+            .collect();
+        let mut ends = std::mem::take(&mut self.connections);
+        while let Some(end) = ends.pop() {
+            let other = ends
+                .iter()
+                .position(|other| tcp::are_ends(&end.0, &other.0))
+                .map(|index| ends.swap_remove(index));
+            match other {
+                Some(other) => {
+                    let lost = guest.lost(&[&end.0, &other.0]);
+                    let joined = Connection::capture(end, other, &listening, guest.files());
+                    self.push(joined.map(|c| Socket::Connection(Box::new(c))), lost)?;
+                }
+                None => self.push(Err(end.0.connected()), guest.lost(&[&end.0]))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn join_datagrams(&mut self, guest: Guest<'_>) -> Result<(), Refusal> {
+        let mut ends = std::mem::take(&mut self.datagrams);
+        // Names of those that others are connected to.
+        let mut names = BTreeMap::new();
+        for (inode, (view, facts)) in &ends {
+            if facts.named {
+                names.insert(*inode, view.name()?);
+            }
+        }
+        while let Some((inode, end)) = ends.pop_first() {
+            let peer_inode = end.1.peer.map(u64::from);
+            let peer_name = peer_inode.and_then(|peer| names.get(&peer).cloned());
+            let mutual = peer_inode
+                .and_then(|peer| ends.get(&peer))
+                .is_some_and(|(_, facts)| facts.peer.map(u64::from) == Some(inode));
+            if peer_inode.is_some() && peer_name.is_none() || mutual && !end.1.named {
+                let peer = peer_inode.and_then(|peer| ends.remove(&peer));
+                let pair = guest.pair(end, peer, &[]);
+                self.push(pair.0, pair.1)?;
+                continue;
+            }
+            let datagram = Datagram::unix(
+                guest.process,
+                end.0,
+                &end.1,
+                peer_name,
+                guest.rebound,
+                guest.files(),
+            )?;
+            self.sockets.push(Socket::Datagram(Box::new(datagram)));
+        }
+        let views = std::mem::take(&mut self.udp);
+        let bound: Vec<Vec<u8>> = views.iter().filter_map(|view| view.name().ok()).collect();
+        let inside = |peer: &[u8]| bound.iter().any(|name| address::reaches(peer, name));
+        let anybody = guest.on_connection == OnConnection::Reset;
+        for view in views {
+            let datagram = Datagram::udp(view, &inside, anybody, guest.files())?;
+            self.sockets.push(Socket::Datagram(Box::new(datagram)));
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Guest<'a> {
+    fn files(self) -> Files<'a> {
+        Files {
+            process: self.process,
+            open: self.open,
+        }
+    }
+
+    /// What is in the place of connections to the outside, if there is to be
+    /// anything.
+    fn lost(self, views: &[&View]) -> Vec<Lost> {
+        match self.on_connection {
+            OnConnection::Skip => Vec::new(),
+            OnConnection::Reset => views.iter().map(|view| Lost::of(view)).collect(),
+        }
+    }
+
+    fn pair(
+        self,
+        first: (View, UnixFacts),
+        second: Option<(View, UnixFacts)>,
+        listening: &[pair::Listens],
+    ) -> (Result<Socket, Refusal>, Vec<Lost>) {
+        let views: Vec<&View> = std::iter::once(&first)
+            .chain(&second)
+            .map(|(view, _)| view)
+            .collect();
+        let lost = self.lost(&views);
+        let around = Around {
+            process: self.process,
+            files: self.files(),
+            listening,
+            rebound: self.rebound,
+        };
+        let pair = Pair::capture(first, second, around);
+        (pair.map(|pair| Socket::Pair(Box::new(pair))), lost)
+    }
 }

@@ -123,6 +123,11 @@ impl Name {
         })
     }
 
+    /// The address, as the kernel has it.
+    pub(super) fn address(&self) -> &[u8] {
+        &self.address
+    }
+
     /// The file that it is, if it is one.
     pub(super) fn file(&self) -> Option<&Path> {
         self.file.as_ref().map(|file| file.path.as_path())

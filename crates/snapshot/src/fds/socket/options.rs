@@ -2,7 +2,7 @@
 //! kind where that one's differ. No socket can be asked for all it has set, so
 //! the table below names what can be read and written back.
 
-use super::Kind;
+use super::view::Kind;
 use crate::sys::socket::{option, set_option};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -260,6 +260,48 @@ impl Options {
             return Some("a connection that is put off to the first write");
         }
         None
+    }
+
+    /// Those of a connection that another one is given: without what the kernel
+    /// adapts by itself while data flows.
+    pub(super) fn of_connection(&self) -> Self {
+        const SENDER_LOCKED: i32 = 1;
+        const RECEIVER_LOCKED: i32 = 2;
+        let locked = self.number((libc::SOL_SOCKET, SO_BUF_LOCK)).unwrap_or(0);
+        let keeps = |key: Key| match key {
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG | libc::TCP_WINDOW_CLAMP | libc::TCP_QUICKACK) => {
+                false
+            }
+            // Binding to one address sets it, and it means nothing then.
+            (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => false,
+            // Its address is shared with the next run.
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR) => false,
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => locked & SENDER_LOCKED != 0,
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => locked & RECEIVER_LOCKED != 0,
+            _ => true,
+        };
+        Self(
+            self.0
+                .iter()
+                .filter(|(key, _)| keeps(*key))
+                .cloned()
+                .collect(),
+        )
+    }
+
+    /// Sets what has to be set before a socket is bound or connected, as far as it
+    /// is taken: the rest shows when all are set.
+    pub(super) fn prepare(&self, socket: BorrowedFd<'_>) {
+        for key in [
+            (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+            (libc::SOL_SOCKET, libc::SO_REUSEPORT),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF),
+            (libc::SOL_SOCKET, libc::SO_SNDBUF),
+        ] {
+            if let Some(value) = self.get(key) {
+                let _ = set(socket, key, value);
+            }
+        }
     }
 
     /// Sets the options of a new socket, and checks that they took.
