@@ -1,6 +1,6 @@
 //! What is known of a live process of the guest without asking it.
 
-use crate::fds::Inherited;
+use crate::fds::{Inherited, OnConnection};
 use crate::ids::Ids;
 use crate::memory::Known;
 use crate::thread::Facts;
@@ -94,6 +94,7 @@ impl Hazard {
 pub struct Guest {
     pub(crate) process: Tid,
     pub(crate) inherited: Arc<Inherited>,
+    pub(crate) on_connection: OnConnection,
     pub(crate) ids: Ids,
     pub(crate) hazards: BTreeSet<Hazard>,
     pub(crate) facts: HashMap<Tid, Facts>,
@@ -122,6 +123,7 @@ impl Guest {
         Self {
             process,
             inherited,
+            on_connection: OnConnection::default(),
             ids: Ids::default(),
             hazards: BTreeSet::new(),
             facts: HashMap::new(),
@@ -157,6 +159,12 @@ impl Guest {
     /// Notes something that a checkpoint has to know of.
     pub fn note(&mut self, hazard: Hazard) {
         self.hazards.insert(hazard);
+    }
+
+    /// Says what becomes of its connections to others in a resumed copy; without
+    /// this, they are [skipped](OnConnection::Skip).
+    pub fn set_on_connection(&mut self, choice: OnConnection) {
+        self.on_connection = choice;
     }
 
     /// The guest is about to watch a file by inotify: an absolute path without

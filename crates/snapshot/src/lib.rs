@@ -46,7 +46,7 @@ mod thread;
 mod threads;
 mod timers;
 
-pub use fds::{HeldFile, Inherited};
+pub use fds::{HeldFile, Inherited, OnConnection};
 pub use freeze::{Frozen, freeze};
 pub use guest::{Guest, Hazard};
 pub use ids::{Ids, VirtualPid};

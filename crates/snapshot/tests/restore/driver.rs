@@ -1,7 +1,7 @@
 //! Drives a fixture: a small C program that says where its checkpoint is and
 //! what it sees (`fixtures/marker.h`).
 
-use snapshot::{Frozen, Guest, Hazard, Image, Inherited, Refusal};
+use snapshot::{Frozen, Guest, Hazard, Image, Inherited, OnConnection, Refusal};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,6 +104,11 @@ impl Driver {
     /// The fixture's own folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Says what becomes of connections to others.
+    pub fn set_on_connection(&mut self, choice: OnConnection) {
+        self.guest.set_on_connection(choice);
     }
 
     /// Lets the fixture run, and gives each line that it says to `heard`.

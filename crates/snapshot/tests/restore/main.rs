@@ -6,7 +6,9 @@
 mod attributes;
 mod driver;
 mod events;
+mod inside;
 mod locks;
+mod lost;
 mod memory;
 mod pipes;
 mod replay;

@@ -340,7 +340,7 @@ fn refused(case: &str, place: &str) -> (Refusal, String) {
     let Reached::Checkpoint(task) = driver.run(&mut |line| before.push(line.to_owned())) else {
         panic!("no checkpoint: {before:?}");
     };
-    let refusal = driver.freeze(task).unwrap_err();
+    let refusal = driver.freeze(task).expect_err(case);
     let mut lines = Vec::new();
     let reached = driver.run(&mut |line| lines.push(line.to_owned()));
     assert!(
@@ -352,50 +352,27 @@ fn refused(case: &str, place: &str) -> (Refusal, String) {
 
 #[test]
 fn what_cannot_be_brought_back_is_named_and_undisturbed() {
-    let empty = "Resource temporarily unavailable";
     for (case, code, words, found) in [
-        (
-            "within",
-            "connection",
-            "a connection to 127.0.0.1:",
-            "within",
-        ),
+        ("full", "socket", "has not arrived yet", "mmmmmmmmmm"),
         (
             "waiting",
             "connection",
             "waits to be accepted at 127.0.0.1:",
-            "Bad file descriptor",
+            "Bad file d",
         ),
+        ("ended", "connection", "has ended", "Connection"),
         (
-            "ended",
+            "udp-connected",
             "connection",
-            "has ended",
-            "Connection reset by peer",
+            "to 127.0.0.1:9",
+            "Resource t",
         ),
-        (
-            "udp-bound",
-            "socket",
-            "a UDP socket is bound to 127.0.0.1:",
-            empty,
-        ),
-        ("udp-connected", "connection", "to 127.0.0.1:9", empty),
-        ("messages", "socket", "messages waiting", "a message"),
-        ("packets", "socket", "messages waiting", "a message"),
+        ("multicast", "socket", "multicast group", "Resource t"),
         ("open-file-under-way", "socket", "open files", "beforef"),
         ("out-of-band", "socket", "out-of-band", "urgen"),
         ("credentials", "socket", "credentials", "from me"),
-        (
-            "reset",
-            "socket",
-            "an error waiting",
-            "Connection reset by peer",
-        ),
-        (
-            "unlinked",
-            "socket",
-            "not there any more",
-            "Invalid argument",
-        ),
+        ("reset", "socket", "an error waiting", "Connection"),
+        ("unlinked", "socket", "not there any more", "Invalid ar"),
     ] {
         let (refusal, lines) = refused(case, "{}/socket");
         assert_eq!(refusal.code(), code, "{case}: {refusal}");
@@ -423,7 +400,7 @@ fn a_connection_to_the_outside_is_named_by_its_peer() {
         )),
         "{refusal}"
     );
-    assert_eq!(found, "Resource temporarily unavailable");
+    assert_eq!(found, "Resource t");
     // No duplicate of the connection has stayed behind.
     assert_eq!(servant.join().unwrap(), 0);
 
