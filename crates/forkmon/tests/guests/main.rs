@@ -20,6 +20,7 @@ mod limits;
 mod lookups;
 mod lua;
 mod node;
+mod own_names;
 mod perl;
 mod python;
 mod regressions;
