@@ -22,6 +22,14 @@ pub(crate) struct FileId {
     born: (i64, u32),
 }
 
+impl FileId {
+    /// Whether it is the file with these `st_dev` and `st_ino`, whenever it was made.
+    pub(crate) fn is(&self, device: u64, inode: u64) -> bool {
+        let device = (rustix::fs::major(device), rustix::fs::minor(device));
+        (self.device, self.inode) == (device, inode)
+    }
+}
+
 /// What one look at a file showed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {

@@ -260,6 +260,24 @@ impl Journal {
         done
     }
 
+    /// The image of a mark does not hold one open file description of a file
+    /// (`st_dev`, `st_ino`) that could write, which the guest had at the mark.
+    pub fn let_go(&mut self, mark: Mark, device: u64, inode: u64) {
+        if let Some(owed) = self.marks.get_mut(&mark) {
+            for (_, owed) in owed.iter_mut().filter(|(id, _)| id.is(device, inode)) {
+                *owed = owed.saturating_sub(1);
+            }
+            owed.retain(|_, owed| *owed > 0);
+        }
+    }
+
+    /// A copy of an image is about to open a file for writing that the image
+    /// [let go](Self::let_go).
+    pub fn opens_anew(&mut self, device: u64, inode: u64) {
+        self.provenance.drain();
+        self.provenance.owe(|id| id.is(device, inode));
+    }
+
     pub(crate) fn push(&mut self, change: Change) {
         for (path, id) in change.names() {
             self.names.insert(path.clone(), id);

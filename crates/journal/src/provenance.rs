@@ -200,6 +200,13 @@ impl Provenance {
         owing.map(|(id, file)| (*id, file.owed)).collect()
     }
 
+    /// The guest opens files once more.
+    pub(crate) fn owe(&mut self, opens: impl Fn(FileId) -> bool) {
+        for (_, file) in self.files.iter_mut().filter(|(id, _)| opens(**id)) {
+            file.owed += 1;
+        }
+    }
+
     /// The guest is dead and its closes have come: those that are owed still, beyond the
     /// descriptions that images hold, never will. A task that died in its open either
     /// did not open, or had closed before the file was watched.

@@ -23,7 +23,7 @@ pub enum Hazard {
     /// prctl or a call for credentials changed what a thread has for itself: the
     /// signal at its parent's death, its timer slack, its capabilities.
     Attributes,
-    /// semget or msgget: System V semaphores and queues, which keep what the
+    /// semget, msgget or mq_open: semaphores and message queues, which keep what the
     /// dropped run did to them.
     SystemV,
     /// A futex with priority inheritance, whose word in memory holds the
@@ -60,7 +60,7 @@ impl Hazard {
         let (code, what) = match self {
             Hazard::OwnFilter => (
                 "own-seccomp-filter",
-                "the guest has a seccomp filter of its own",
+                "the guest has a seccomp filter of its own, or has its system calls dispatched",
             ),
             Hazard::OtherNamespace => (
                 "other-namespace",
@@ -72,7 +72,7 @@ impl Hazard {
             ),
             Hazard::SystemV => (
                 "system-v",
-                "the guest uses System V semaphores or message queues",
+                "the guest uses System V semaphores or message queues, or POSIX ones",
             ),
             Hazard::PriorityInheritance => (
                 "priority-inheritance",

@@ -9,7 +9,7 @@ use crate::timers::Timers;
 use crate::{Guest, Refusal, procfs};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use tracee::{Stopped, Tid, Tracer};
+use tracee::{Remote, Stopped, Tid, Tracer};
 
 /// What [`Image::new`] is made of.
 pub(crate) struct ImageParts {
@@ -121,6 +121,32 @@ impl Image {
     #[must_use]
     pub fn may_write(&self, device: u64, inode: u64) -> bool {
         self.files.written.contains(&(device, inode))
+    }
+
+    /// The files (`st_dev`, `st_ino`) that the guest had open for writing and that the
+    /// frozen process has not: a copy opens them anew. One for each open file
+    /// description.
+    pub fn opened_anew(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.files.opened_anew()
+    }
+
+    /// A file (`st_dev`, `st_ino`) is about to be locked: the frozen process closes it,
+    /// or the lock would not be free before it ends, and copies open it anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if that cannot be; the image is then of no use.
+    pub fn let_go(&mut self, tracer: &mut Tracer, device: u64, inode: u64) -> Result<(), Refusal> {
+        if !self.files.keeps(device, inode) {
+            return Ok(());
+        }
+        self.forget_prepared(tracer);
+        let task = self.task.take().ok_or(Refusal::Died)?;
+        let site = self.guest.copy_site()?;
+        let mut remote = Remote::enter(tracer, self.tid, task, site)?;
+        let answer = self.files.let_go(&mut remote, device, inode);
+        self.task = Some(remote.leave()?);
+        answer
     }
 
     /// The files of Unix sockets that the guest has bound. A resume removes them

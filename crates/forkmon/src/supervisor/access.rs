@@ -104,6 +104,15 @@ impl Supervisor<'_> {
                 self.note(hazard, process);
                 Ok(task.resume(None)?)
             }
+            Request::ChangesAttributes => {
+                self.note(Hazard::Attributes, process);
+                self.run.guest.forget_thread(tid);
+                Ok(task.resume(None)?)
+            }
+            Request::Lock { fd } => {
+                self.free_lock(process, fd);
+                Ok(task.resume(None)?)
+            }
             Request::ChangesThread => {
                 self.run.guest.forget_thread(tid);
                 Ok(task.resume(None)?)

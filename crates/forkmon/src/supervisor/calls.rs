@@ -80,6 +80,10 @@ pub(super) enum Request {
     Note(Hazard),
     /// sigaltstack or set_tid_address.
     ChangesThread,
+    /// prctl and the calls for credentials, which are for one thread.
+    ChangesAttributes,
+    /// A lock that stays with the open file.
+    Lock { fd: i32 },
     /// listen, by which a server begins to wait for clients.
     Listen,
     /// A call that takes or answers ids, in a run where they differ.
@@ -279,12 +283,15 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
             writable: a[2] as i32 & libc::PROT_WRITE != 0,
             anonymous: a[3] as i32 & libc::MAP_ANONYMOUS != 0,
         },
-        libc::SYS_shmat => Request::Note(Hazard::SharedMappings),
+        libc::SYS_shmget | libc::SYS_shmat => Request::Note(Hazard::SharedMappings),
         libc::SYS_setitimer | libc::SYS_alarm => Request::Note(Hazard::IntervalTimers),
         libc::SYS_timer_create => Request::Note(Hazard::PosixTimers),
-        libc::SYS_semget | libc::SYS_msgget => Request::Note(Hazard::SystemV),
+        libc::SYS_semget | libc::SYS_msgget | libc::SYS_mq_open => Request::Note(Hazard::SystemV),
         libc::SYS_futex => Request::Note(Hazard::PriorityInheritance),
+        libc::SYS_prctl if ATTRIBUTES.contains(&(a[0] as i32)) => Request::ChangesAttributes,
         libc::SYS_seccomp | libc::SYS_prctl => Request::Note(Hazard::OwnFilter),
+        call if CREDENTIALS.contains(&call) => Request::ChangesAttributes,
+        libc::SYS_flock | libc::SYS_fcntl => Request::Lock { fd: a[0] as i32 },
         libc::SYS_ptrace => Request::Note(Hazard::Tracing),
         libc::SYS_unshare
         | libc::SYS_setns
@@ -310,6 +317,33 @@ fn two(from: At, last: Last, to: At, rename: bool, flags: u32) -> Request {
         flags,
     }
 }
+
+/// What prctl sets of a thread or its process that fork does not copy, or that its
+/// threads can differ in.
+pub(super) const ATTRIBUTES: &[i32] = &[
+    libc::PR_SET_PDEATHSIG,
+    libc::PR_SET_TIMERSLACK,
+    libc::PR_SET_TSC,
+    libc::PR_SET_CHILD_SUBREAPER,
+    libc::PR_SET_SECUREBITS,
+    libc::PR_CAP_AMBIENT,
+    libc::PR_CAPBSET_DROP,
+    libc::PR_SET_SPECULATION_CTRL,
+];
+
+/// The calls that change the credentials of one thread.
+pub(super) const CREDENTIALS: &[i64] = &[
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_setgroups,
+    libc::SYS_capset,
+];
 
 // Newer than the libc crate's list (include/uapi/asm-generic/unistd.h).
 pub(super) const FCHMODAT2: i64 = 452;

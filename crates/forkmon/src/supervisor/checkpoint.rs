@@ -120,6 +120,9 @@ impl Supervisor<'_> {
                 .map_err(|e| e.to_string())
         };
         let frozen = snapshot::freeze(&mut self.tracer, &mut self.run.guest, task, &mut hold);
+        for (device, inode) in frozen.outcome.iter().flat_map(Image::opened_anew) {
+            self.journal.let_go(mark, device, inode);
+        }
         (frozen, mark)
     }
 
@@ -211,6 +214,37 @@ impl Supervisor<'_> {
     /// for writing (ETXTBSY).
     pub(super) fn free_written(&mut self, path: &Path) {
         self.free(path, Image::may_write);
+    }
+
+    /// An open file is about to be locked, and the lock is to be free as soon as the
+    /// guest closes the file, whatever the images hold.
+    pub(super) fn free_lock(&mut self, process: Tid, fd: i32) {
+        if self.stored.is_empty() {
+            return;
+        }
+        let Ok(metadata) = std::fs::metadata(format!("/proc/{process}/fd/{fd}")) else {
+            return;
+        };
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        let mut useless = Vec::new();
+        for (id, stored) in &mut self.stored {
+            let opened = |image: &Image| {
+                let all = image.opened_anew();
+                all.filter(|file| *file == (device, inode)).count()
+            };
+            let before = opened(&stored.image);
+            let let_go = stored.image.let_go(&mut self.tracer, device, inode);
+            for _ in before..opened(&stored.image) {
+                self.journal.let_go(stored.mark, device, inode);
+            }
+            if let_go.is_err() {
+                useless.push(*id);
+            }
+        }
+        for id in useless {
+            self.timeline.drop_checkpoint(id);
+            self.discard(id);
+        }
     }
 
     fn free(&mut self, path: &Path, keeps: impl Fn(&Image, u64, u64) -> bool) {

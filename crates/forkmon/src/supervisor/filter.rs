@@ -3,7 +3,9 @@
 //!
 //! Pure tables over numbers. What a stopped call asks for is `calls`' concern.
 
-use super::calls::{FCHMODAT2, FILE_GETATTR, FILE_SETATTR, GETXATTRAT, LISTXATTRAT};
+use super::calls::{
+    ATTRIBUTES, CREDENTIALS, FCHMODAT2, FILE_GETATTR, FILE_SETATTR, GETXATTRAT, LISTXATTRAT,
+};
 use super::calls::{IDENTITY, REMOVEXATTRAT, SETXATTRAT};
 use tracee::{Action, Condition, Filter, Program, Rule};
 
@@ -16,6 +18,13 @@ const FUTEX_OPERATION: u32 = 0x7f;
 /// What the rules of the whole guest's filter carry; those of the identity filter
 /// carry [`IDENTITY`].
 const PLAIN: u16 = 0;
+
+/// Locks that stay with the open file (fcntl(2)).
+const OPEN_FILE_LOCKS: [i32; 2] = [libc::F_OFD_SETLK, libc::F_OFD_SETLKW];
+
+/// A process that has its calls turned into signals could not make those of its
+/// tracer (prctl(2)).
+const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
 
 /// Namespace flags of clone(2).
 const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
@@ -90,6 +99,20 @@ pub(super) fn filter() -> Program {
     ] {
         filter.add(Rule::when(call, &[conditions], action));
     }
+    for command in OPEN_FILE_LOCKS {
+        let condition = Condition::Equal {
+            argument: 1,
+            value: command as u32,
+        };
+        filter.add(Rule::when(libc::SYS_fcntl, &[condition], trace));
+    }
+    for option in ATTRIBUTES.iter().chain(&[PR_SET_SYSCALL_USER_DISPATCH]) {
+        let condition = Condition::Equal {
+            argument: 0,
+            value: *option as u32,
+        };
+        filter.add(Rule::when(libc::SYS_prctl, &[condition], trace));
+    }
     for operation in INHERITING_FUTEX_CALLS {
         let condition = Condition::Masked {
             argument: 1,
@@ -98,7 +121,7 @@ pub(super) fn filter() -> Program {
         };
         filter.add(Rule::when(libc::SYS_futex, &[condition], trace));
     }
-    for call in TRACED {
+    for call in TRACED.iter().chain(CREDENTIALS) {
         filter.add(Rule::always(*call, trace));
     }
     for call in [libc::SYS_io_uring_setup, libc::SYS_io_setup] {
@@ -186,7 +209,10 @@ const TRACED: &[i64] = &[
     libc::SYS_fremovexattr,
     libc::SYS_bind,
     libc::SYS_listen,
+    libc::SYS_shmget,
     libc::SYS_shmat,
+    libc::SYS_mq_open,
+    libc::SYS_flock,
     libc::SYS_semget,
     libc::SYS_msgget,
     libc::SYS_open_by_handle_at,

@@ -31,6 +31,10 @@ impl Supervisor<'_> {
             return Err(Reason::Effects);
         }
         let sockets = self.make_room_for_sockets(id)?;
+        let stored = self.stored.get(&id).ok_or(Reason::NotRestorable)?;
+        for (device, inode) in stored.image.opened_anew() {
+            self.journal.opens_anew(device, inode);
+        }
         let resumed = self.copy_of(id);
         self.sockets_are_back(sockets);
         self.resumed(resumed?, checkpoint.guest_time);

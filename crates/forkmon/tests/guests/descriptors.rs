@@ -42,3 +42,10 @@ fn signalfd_is_kept_or_refused() {
         .or_refused()
         .check("two\n", "three, and longer\n");
 }
+
+/// A frozen copy held what the live run had locked, also after the live run had closed
+/// the file.
+#[test]
+fn locks_are_held_again_and_free_when_their_file_is_closed() {
+    check("fd_locks.c");
+}

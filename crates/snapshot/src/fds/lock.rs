@@ -199,6 +199,10 @@ impl Locked {
         })
     }
 
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// Whether a copy will be able to open it anew.
     pub(super) fn check(process: tracee::Tid, entry: &Entry) -> Result<(), Refusal> {
         use rustix::fs::{Access, AtFlags, CWD, accessat};

@@ -166,12 +166,12 @@ const SETTABLE: i32 =
 /// A file that the image keeps open.
 #[derive(Clone, Debug)]
 struct Kept {
-    fd: i32,
-    flags: i32,
+    entry: Entry,
     /// To be sought back to, where there is an offset and it is the guest's own.
     position: Option<i64>,
+    /// It can be closed and opened anew.
+    reopens: bool,
     locks: Locks,
-    inherited: bool,
 }
 
 /// All open files of a process, as they were.
@@ -538,13 +538,13 @@ impl FdTable {
         );
         // What others wrote to an inherited file meanwhile is not overwritten.
         let own = !(entry.inherited && entry.is_writable());
+        let kind = mode & libc::S_IFMT;
         self.kept.push(Kept {
-            fd: entry.fd,
-            flags: entry.status_flags(),
             position: (seekable && own && entry.info.flags & libc::O_PATH == 0)
                 .then_some(entry.info.position),
+            reopens: matches!(kind, libc::S_IFREG | libc::S_IFDIR),
             locks: Locks::of(entry).unwrap_or_default(),
-            inherited: entry.inherited,
+            entry: entry.clone(),
         });
     }
 
@@ -571,6 +571,57 @@ impl FdTable {
     /// Whether an image may hold all of it open.
     pub(crate) fn holds_nothing_to_close(&self) -> bool {
         self.closed.is_empty()
+    }
+
+    /// Whether an image holds a file of the guest's open that somebody may lock.
+    pub(crate) fn keeps(&self, device: u64, inode: u64) -> bool {
+        self.kept.iter().any(|kept| kept.is(device, inode))
+    }
+
+    /// The files (`st_dev`, `st_ino`) that a copy opens anew for writing, one for each
+    /// open file description.
+    pub(crate) fn opened_anew(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.locked
+            .iter()
+            .map(|locked| &locked.entries()[0])
+            .filter(|entry| entry.is_writable())
+            .map(|entry| (entry.device, entry.inode))
+    }
+
+    /// Has an image hold no open file description of a file, so that a lock on one
+    /// is free once the run that has it closes the file.
+    pub(crate) fn let_go(
+        &mut self,
+        remote: &mut Remote<'_>,
+        device: u64,
+        inode: u64,
+    ) -> Result<(), Refusal> {
+        let (kept, others) = std::mem::take(&mut self.kept)
+            .into_iter()
+            .partition(|kept: &Kept| kept.is(device, inode));
+        self.kept = others;
+        let reopens = kept.iter().all(|kept: &Kept| kept.reopens)
+            && self
+                .memory_files
+                .iter()
+                .all(|file| (file.device, file.inode) != (device, inode));
+        if !reopens {
+            return Err(Refusal::unsupported(
+                "file-lock",
+                "a file was locked that a frozen copy holds open",
+            ));
+        }
+        let entries = kept.into_iter().map(|kept| kept.entry).collect();
+        for entries in group(remote.tid(), entries)? {
+            Locked::check(remote.tid(), &entries[0])?;
+            let locked = Locked::capture(entries)?;
+            locked.put_aside(remote, self.above + self.locked.len() as i32)?;
+            for entry in locked.entries() {
+                close(remote, entry.fd)?;
+            }
+            self.locked.push(locked);
+        }
+        Ok(())
     }
 
     /// Closes in an image what it must not hold.
@@ -680,8 +731,18 @@ const UNSHARABLE_DEVICES: &[&str] = &[
 ];
 
 impl Kept {
+    /// Whether it is the guest's own open file of this inode, with an open file
+    /// description that can be locked.
+    fn is(&self, device: u64, inode: u64) -> bool {
+        let entry = &self.entry;
+        (entry.device, entry.inode) == (device, inode)
+            && !entry.inherited
+            && entry.info.flags & libc::O_PATH == 0
+    }
+
     fn reset(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
-        let now = procfs::fdinfo(remote.tid(), self.fd)
+        let fd = self.entry.fd;
+        let now = procfs::fdinfo(remote.tid(), fd)
             .map_err(Refusal::proc("read /proc/PID/fdinfo of a copy"))?;
         if let Some(position) = self.position
             && position != now.position
@@ -689,16 +750,16 @@ impl Kept {
             remote.call(
                 "lseek",
                 libc::SYS_lseek,
-                &[self.fd as u64, position as u64, libc::SEEK_SET as u64],
+                &[fd as u64, position as u64, libc::SEEK_SET as u64],
             )?;
         }
-        if now.flags & SETTABLE != self.flags {
-            set_flags(remote, self.fd, self.flags)?;
+        if now.flags & SETTABLE != self.entry.status_flags() {
+            set_flags(remote, fd, self.entry.status_flags())?;
         }
         // What others have locked through an inherited file is theirs.
-        if !now.locks.is_empty() && !self.inherited || self.locks.stay() {
+        if !now.locks.is_empty() && !self.entry.inherited || self.locks.stay() {
             let now = Locks::from(&now);
-            self.locks.set(remote, self.fd, &now)?;
+            self.locks.set(remote, fd, &now)?;
         }
         Ok(())
     }
