@@ -191,8 +191,8 @@ impl Image {
                 leader.call("setpgid", libc::SYS_setpgid, &[0, group as u64])?;
             }
         }
-        self.memory.restore(&mut leader, self.files.above())?;
         self.files.reset_shared(&mut leader)?;
+        self.memory.restore(&mut leader, self.files.above())?;
         self.state.restore(&mut leader)?;
         for info in &self.shared_pending {
             let at = leader.scratch()?.0;

@@ -108,4 +108,12 @@ rows! {
     threads_in_every_kind_of_call: "blocked_calls" [];
     some_of_everything: "many_kinds" [];
     a_pair_of_streams_with_data: "pair" ["stream"];
+    anonymous_memory_that_is_shared: "anonymous_memory" [];
+    memory_files: "memory_file" [];
+    mappings_of_removed_files: "removed_memory" ["{}"];
+    removed_files: "removed_files" ["{}"];
+    system_v_memory: "system_v_memory" [];
+    locks_on_files: "locks" ["{}"];
+    attributes_of_threads_and_of_the_process: "attributes" ["{}"];
+    memory_that_is_locked: "memory_locks" [];
 }

@@ -12,7 +12,7 @@ mod fifo;
 mod fresh;
 mod inotify;
 mod lock;
-mod memory_file;
+mod nameless;
 mod owner;
 mod pipe;
 mod reopen;
@@ -31,7 +31,7 @@ use fresh::{Fresh, close, set_flags};
 use inotify::{Found, Inotify};
 pub(crate) use lock::{Lock, parse_lock};
 use lock::{Locked, Locks};
-pub(crate) use memory_file::MemoryFile;
+pub(crate) use nameless::NamelessFile;
 use owner::Owner;
 use pipe::Pipe;
 use signal::{OwnPidFd, SignalFd, Whom};
@@ -192,7 +192,7 @@ pub(crate) struct FdTable {
     locked: Vec<Locked>,
     /// By the fds that they were made through.
     locks_of_process: Vec<(i32, Locks)>,
-    memory_files: Vec<MemoryFile>,
+    nameless_files: Vec<NamelessFile>,
     /// Fds that the image must not hold open.
     closed: Vec<i32>,
     /// The first number above all that the guest uses.
@@ -308,7 +308,7 @@ impl FdTable {
         let process = guest.process;
         let mut table = Self::default();
         let mut open = Open::default();
-        let mut memory_files = Vec::new();
+        let mut nameless_files = Vec::new();
         for fd in fds(process)? {
             let link = format!("/proc/{process}/fd/{fd}");
             let name =
@@ -363,13 +363,17 @@ impl FdTable {
                         ));
                     }
                     table.keep(&entry, metadata.mode());
-                    memory_files.push((entry, name.as_bytes().to_vec()));
+                    nameless_files.push((entry, name.as_bytes().to_vec()));
                 }
                 (libc::S_IFREG, _) => {
                     if entry.is_writable() {
                         table.written.push((device, inode));
+                    }
+                    if metadata.nlink() == 0 {
+                        nameless_files.push((entry.clone(), name.as_bytes().to_vec()));
+                    } else if entry.is_writable() {
                         table.held.push(HeldFile {
-                            path: (metadata.nlink() > 0).then(|| Path::new(&*name).into()),
+                            path: Some(Path::new(&*name).into()),
                             handle: link.into(),
                             mapped: false,
                         });
@@ -459,7 +463,9 @@ impl FdTable {
             }
         }
         table.look_closer(guest, open)?;
-        table.memory_files = MemoryFile::capture(process, memory_files)?;
+        table.nameless_files = NamelessFile::capture(process, nameless_files)?;
+        // What nobody can write stays as it is.
+        table.nameless_files.retain(NamelessFile::is_writable);
         Ok(table)
     }
 
@@ -558,9 +564,9 @@ impl FdTable {
         self.sockets.remove_file(path)
     }
 
-    /// The files of memory that are open.
-    pub(crate) fn memory_files(&self) -> &[MemoryFile] {
-        &self.memory_files
+    /// The open files that have no name and can be written.
+    pub(crate) fn nameless_files(&self) -> &[NamelessFile] {
+        &self.nameless_files
     }
 
     /// The first number above all that the guest uses.
@@ -600,11 +606,10 @@ impl FdTable {
             .into_iter()
             .partition(|kept: &Kept| kept.is(device, inode));
         self.kept = others;
+        let is_memory =
+            |file: &NamelessFile| file.is_memory && (file.device, file.inode) == (device, inode);
         let reopens = kept.iter().all(|kept: &Kept| kept.reopens)
-            && self
-                .memory_files
-                .iter()
-                .all(|file| (file.device, file.inode) != (device, inode));
+            && !self.nameless_files.iter().any(is_memory);
         if !reopens {
             return Err(Refusal::unsupported(
                 "file-lock",

@@ -14,7 +14,10 @@ pub(super) fn reopen(remote: &mut Remote<'_>, fd: i32, flags: i32) -> Result<Fre
     let at = remote.scratch()?.0;
     let path = format!("/proc/self/fd/{fd}\0");
     remote.memory().write(at, path.as_bytes())?;
-    let flags = flags & !NOT_AGAIN | libc::O_CLOEXEC;
+    let mut flags = flags & !NOT_AGAIN | libc::O_CLOEXEC;
+    if flags & libc::O_TMPFILE == libc::O_TMPFILE {
+        flags &= !libc::O_TMPFILE;
+    }
     let here = libc::AT_FDCWD as u64;
     let fd = remote.call("openat", libc::SYS_openat, &[here, at.0, flags as u64, 0])?;
     Ok(Fresh { fd: fd as i32 })

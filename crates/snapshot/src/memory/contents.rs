@@ -5,6 +5,7 @@
 
 use crate::Refusal;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -144,7 +145,38 @@ impl Contents {
 }
 
 /// A file of memory, or on disk.
-pub(super) struct Opened<'f>(pub(super) &'f std::fs::File);
+pub(super) struct Opened<'f> {
+    reader: &'f File,
+    writer: Option<&'f File>,
+}
+
+impl<'f> Opened<'f> {
+    pub(super) fn to_read(reader: &'f File) -> Self {
+        let writer = None;
+        Self { reader, writer }
+    }
+
+    pub(super) fn to_write(reader: &'f File, writer: &'f File) -> Self {
+        let writer = Some(writer);
+        Self { reader, writer }
+    }
+
+    fn writer(&self) -> Result<&File, Refusal> {
+        self.writer
+            .ok_or_else(|| failure(WRITE)(io::ErrorKind::PermissionDenied.into()))
+    }
+
+    /// Cuts or lengthens the file if it has not this size.
+    pub(super) fn set_size(&self, size: u64) -> Result<(), Refusal> {
+        let now = self.reader.metadata().map_err(failure(WRITE))?.len();
+        if now != size {
+            self.writer()?.set_len(size).map_err(failure(WRITE))?;
+        }
+        Ok(())
+    }
+}
+
+const WRITE: &str = "write a file without a name";
 
 /// A failure with a file of shared memory.
 pub(super) fn failure(step: &'static str) -> impl Fn(io::Error) -> Refusal {
@@ -154,16 +186,16 @@ pub(super) fn failure(step: &'static str) -> impl Fn(io::Error) -> Refusal {
 impl Source for Opened<'_> {
     fn extents(&mut self) -> Result<Vec<Range<u64>>, Refusal> {
         use rustix::fs::{SeekFrom, seek};
-        let step = "find what a memory file holds";
+        let step = "find what a file without a name holds";
         let mut extents = Vec::new();
         let mut at = 0;
         loop {
-            let start = match seek(self.0, SeekFrom::Data(at)) {
+            let start = match seek(self.reader, SeekFrom::Data(at)) {
                 Ok(start) => start,
                 Err(rustix::io::Errno::NXIO) => return Ok(extents),
                 Err(e) => return Err(failure(step)(e.into())),
             };
-            at = seek(self.0, SeekFrom::Hole(start)).map_err(|e| failure(step)(e.into()))?;
+            at = seek(self.reader, SeekFrom::Hole(start)).map_err(|e| failure(step)(e.into()))?;
             extents.push(start..at);
         }
     }
@@ -172,10 +204,10 @@ impl Source for Opened<'_> {
         use std::os::unix::fs::FileExt;
         let mut done = 0;
         while done < into.len() {
-            match self.0.read_at(&mut into[done..], at + done as u64) {
+            match self.reader.read_at(&mut into[done..], at + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
-                Err(e) => return Err(failure("read a memory file")(e)),
+                Err(e) => return Err(failure("read a file without a name")(e)),
             }
         }
         into[done..].fill(0);
@@ -184,9 +216,9 @@ impl Source for Opened<'_> {
 
     fn write(&mut self, at: u64, from: &[u8]) -> Result<(), Refusal> {
         use std::os::unix::fs::FileExt;
-        self.0
+        self.writer()?
             .write_all_at(from, at)
-            .map_err(failure("write a memory file"))
+            .map_err(failure(WRITE))
     }
 }
 

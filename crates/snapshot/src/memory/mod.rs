@@ -17,7 +17,7 @@ pub(crate) use mapping::parse_mappings;
 #[cfg(fuzzing)]
 pub(crate) use segment::parse_made_by;
 
-use crate::fds::{FdTable, HeldFile, MemoryFile};
+use crate::fds::{FdTable, HeldFile, NamelessFile};
 use crate::{Guest, Hazard, Refusal, sys};
 use contents::{Budget, Opened, failure};
 use mapping::{Mapped, Mapping, Owner, Piece, cover, mappings};
@@ -36,12 +36,13 @@ const MOST: u64 = 1 << 30;
 /// What a shared object is, beyond its bytes.
 #[derive(Clone, Debug)]
 enum Kind {
-    /// A file of memory that is open; with its mappings.
+    /// A file that is open; with its shared mappings.
     File {
-        file: MemoryFile,
+        file: NamelessFile,
         size: u64,
         mode: u32,
-        seals: SealFlags,
+        /// Of a memory file.
+        seals: Option<SealFlags>,
         mappings: Vec<Mapping>,
     },
     /// Seen through mappings only.
@@ -91,7 +92,7 @@ impl SharedMemory {
     pub(crate) fn find(guest: &Guest, files: &FdTable) -> Result<Self, Refusal> {
         let mut found = Self::default();
         let is_mapped = guest.hazards.contains(&Hazard::SharedMappings);
-        if !is_mapped && files.memory_files().is_empty() {
+        if !is_mapped && files.nameless_files().is_empty() {
             return Ok(found);
         }
         let mut all = mappings(guest.process)?;
@@ -112,7 +113,7 @@ impl SharedMemory {
         for segment in segments {
             found.add(Key::Segment(segment.id), Kind::Segment(segment));
         }
-        for file in files.memory_files() {
+        for file in files.nameless_files() {
             let key = Key::File(device_of(file.device), file.inode);
             found.add(key, open_file(guest.process, file, &mut all, key)?);
         }
@@ -209,15 +210,15 @@ impl SharedMemory {
     }
 }
 
-/// A memory file that is open, with its mappings, which are taken out of `all`.
+/// A file that is open, with its mappings, which are taken out of `all`.
 fn open_file(
     process: Tid,
-    file: &MemoryFile,
+    file: &NamelessFile,
     all: &mut Vec<Mapping>,
     key: Key,
 ) -> Result<Kind, Refusal> {
     let opened = open(process, file, false)?;
-    let step = "look at a memory file";
+    let step = "look at a file without a name";
     let metadata = opened.metadata().map_err(failure(step))?;
     let kind = rustix::fs::fstatfs(&opened).map_err(|e| failure(step)(e.into()))?;
     if kind.f_type as i64 == libc::HUGETLBFS_MAGIC {
@@ -234,17 +235,22 @@ fn open_file(
         file: file.clone(),
         size: metadata.len(),
         mode: metadata.mode() & 0o7777,
-        seals: rustix::fs::fcntl_get_seals(&opened).map_err(|e| failure(step)(e.into()))?,
+        seals: match file.is_memory {
+            true => {
+                Some(rustix::fs::fcntl_get_seals(&opened).map_err(|e| failure(step)(e.into()))?)
+            }
+            false => None,
+        },
         mappings,
     })
 }
 
-fn open(process: Tid, file: &MemoryFile, write: bool) -> Result<File, Refusal> {
+fn open(process: Tid, file: &NamelessFile, write: bool) -> Result<File, Refusal> {
     OpenOptions::new()
         .read(true)
         .write(write)
         .open(format!("/proc/{process}/fd/{}", file.fd()))
-        .map_err(failure("open a memory file"))
+        .map_err(failure("open a file without a name"))
 }
 
 impl Kind {
@@ -257,7 +263,7 @@ impl Kind {
         match self {
             Kind::File { file, .. } => {
                 let opened = open(remote.tid(), file, false)?;
-                Contents::save(&mut Opened(&opened), before, budget)
+                Contents::save(&mut Opened::to_read(&opened), before, budget)
             }
             Kind::Mapped { pieces, sparse } => {
                 let mut source = Mapped {
@@ -291,9 +297,13 @@ impl Object {
                 seals,
                 mappings,
             } => {
+                let Some(seals) = seals else {
+                    return self.restore_removed(remote.tid(), file, *size);
+                };
                 let opened = open(remote.tid(), file, true)?;
                 let is_same = rustix::fs::fcntl_get_seals(&opened).ok() == Some(*seals);
-                if !is_same || !self.restore_in_place(&opened, *size) {
+                let mut in_place = Opened::to_write(&opened, &opened);
+                if !is_same || self.restore_file(&mut in_place, *size).is_err() {
                     replace::Replacement {
                         file,
                         size: *size,
@@ -327,10 +337,28 @@ impl Object {
         }
     }
 
-    /// Whether that worked; seals can forbid it.
-    fn restore_in_place(&self, file: &File, size: u64) -> bool {
-        let now = file.metadata().map(|m| m.len()).ok();
-        (now == Some(size) || file.set_len(size).is_ok())
-            && self.contents.restore(&mut Opened(file), size).is_ok()
+    fn restore_file(&self, file: &mut Opened<'_>, size: u64) -> Result<(), Refusal> {
+        file.set_size(size)?;
+        self.contents.restore(file, size)
+    }
+
+    /// Nobody must see that a file was opened for writing: who counts that would take
+    /// it for somebody else's doing.
+    fn restore_removed(&self, process: Tid, file: &NamelessFile, size: u64) -> Result<(), Refusal> {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        let step = "write a removed file";
+        let reader = open(process, file, false)?;
+        let writer = File::from(file.writer(process)?);
+        let flags = fcntl_getfl(&writer).map_err(|e| failure(step)(e.into()))?;
+        // With this flag every write goes to the end.
+        let appends = flags.contains(OFlags::APPEND);
+        if appends {
+            fcntl_setfl(&writer, flags - OFlags::APPEND).map_err(|e| failure(step)(e.into()))?;
+        }
+        let restored = self.restore_file(&mut Opened::to_write(&reader, &writer), size);
+        if appends {
+            fcntl_setfl(&writer, flags).map_err(|e| failure(step)(e.into()))?;
+        }
+        restored
     }
 }

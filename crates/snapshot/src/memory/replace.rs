@@ -5,14 +5,14 @@ use super::contents::{Contents, Opened, failure};
 use super::device_of;
 use super::mapping::{Mapping, mappings};
 use crate::Refusal;
-use crate::fds::MemoryFile;
+use crate::fds::NamelessFile;
 use rustix::fs::{Mode, SealFlags};
 use std::fs::OpenOptions;
 use tracee::Remote;
 
 /// What the new file is to be.
 pub(super) struct Replacement<'a> {
-    pub(super) file: &'a MemoryFile,
+    pub(super) file: &'a NamelessFile,
     pub(super) size: u64,
     pub(super) mode: u32,
     pub(super) seals: SealFlags,
@@ -49,7 +49,8 @@ impl Replacement<'_> {
             .open(format!("/proc/{}/fd/{fd}", remote.tid()))
             .map_err(failure(step))?;
         file.set_len(self.size).map_err(failure(step))?;
-        self.contents.restore(&mut Opened(&file), self.size)?;
+        self.contents
+            .restore(&mut Opened::to_write(&file, &file), self.size)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(self.mode))
             .map_err(|e| failure(step)(e.into()))?;
         for mapping in self.mappings {

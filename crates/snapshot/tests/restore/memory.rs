@@ -32,6 +32,17 @@ fn mappings_of_removed_files_are_as_they_were() {
     runs.assert_same(&["on disk, in memory", "empty: 0 0"]);
 }
 
+/// Nobody else keeps what is in a file that has no name.
+#[test]
+fn removed_files_are_as_they_were() {
+    let mut driver = Driver::start("removed_files", &["{}"]);
+    let runs = replay(&mut driver, &mut |_| ());
+    runs.assert_same(&[
+        "plain: 10 bytes: plain text, at 6, flags 2",
+        "log: 6 bytes: first;, at 6, flags 401",
+    ]);
+}
+
 #[test]
 fn system_v_memory_is_as_it_was() {
     let mut driver = Driver::start("system_v_memory", &[]);
