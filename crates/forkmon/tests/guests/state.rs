@@ -40,7 +40,9 @@ pub fn command(project: &Project, fixture: &str, arguments: &[&str]) -> Vec<Stri
             .arg(&built)
             .arg(source),
     );
-    let own = project.temporary().to_string_lossy().into_owned();
+    // A folder that the run before has left nothing in.
+    let own = tempfile::tempdir_in(project.temporary()).expect("a folder can be made");
+    let own = own.keep().to_string_lossy().into_owned();
     let mut command = vec!["env".to_owned(), "BY_HAND=1".to_owned()];
     command.push(built.to_string_lossy().into_owned());
     command.extend(arguments.iter().map(|word| word.replace("{}", &own)));
@@ -48,8 +50,10 @@ pub fn command(project: &Project, fixture: &str, arguments: &[&str]) -> Vec<Stri
 }
 
 /// What a fixture says from its checkpoint on when it is run plainly.
-fn undisturbed(project: &Project, words: &[&str]) -> (String, i32) {
-    let fresh = project.fresh_with_input(words, "\n");
+fn undisturbed(project: &Project, fixture: &str, arguments: &[&str]) -> (String, i32) {
+    let command = command(project, fixture, arguments);
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let fresh = project.fresh_with_input(&words, "\n");
     let (_, rest) = fresh
         .stdout
         .split_once("checkpoint\n")
@@ -62,9 +66,9 @@ fn undisturbed(project: &Project, words: &[&str]) -> (String, i32) {
 #[track_caller]
 fn same_by_hand(fixture: &str, arguments: &[&str]) {
     let project = Project::new(fixture);
+    let (expected, code) = undisturbed(&project, fixture, arguments);
     let command = command(&project, fixture, arguments);
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let (expected, code) = undisturbed(&project, &words);
     let socket = project.beside().join("control");
     let mut forkmon = project
         .launch(&words)
@@ -107,13 +111,40 @@ macro_rules! rows {
 rows! {
     threads_in_every_kind_of_call: "blocked_calls" [];
     some_of_everything: "many_kinds" [];
-    a_pair_of_streams_with_data: "pair" ["stream"];
+    attributes_of_threads_and_processes: "attributes" ["{}"];
+    memory_that_is_locked: "memory_locks" [];
+    an_alarm_that_goes_off: "alarm" ["200"];
+    timers_that_go_off_all_the_time: "storm" [];
+    an_action_for_sigtrap: "trap" ["handle"];
+    sigtrap_blocked: "trap" ["block"];
+    a_signal_that_waits: "blocked" [];
     anonymous_memory_that_is_shared: "anonymous_memory" [];
     memory_files: "memory_file" [];
-    mappings_of_removed_files: "removed_memory" ["{}"];
-    removed_files: "removed_files" ["{}"];
+    memory_without_a_name: "removed_memory" ["{}"];
     system_v_memory: "system_v_memory" [];
-    locks_on_files: "locks" ["{}"];
-    attributes_of_threads_and_of_the_process: "attributes" ["{}"];
-    memory_that_is_locked: "memory_locks" [];
+    locks: "locks" ["{}"];
+    nested_epoll: "epoll_nested" [];
+    epoll_once_and_at_edges: "epoll_shots" [];
+    epoll_of_duplicates: "epoll_moved" [];
+    event_counters: "eventfd" [];
+    timers_that_are_files: "timerfd" [];
+    signals_that_are_read: "signalfd" [];
+    processes_that_are_files: "pidfd" [];
+    watched_files: "inotify" ["{}"];
+    signals_of_files: "signal_io" [];
+    pipes: "pipes" [];
+    fifos: "fifo" ["{}"];
+    a_pair_of_streams_with_data: "pair" ["stream"];
+    a_pair_of_datagrams: "pair" ["dgram"];
+    a_pair_of_packets: "pair" ["packet"];
+    halves_that_are_shut_down: "shut_pair" [];
+    a_full_pair: "full_pair" [];
+    an_event_loop_that_wakes_itself_up: "self_pipe" [];
+    datagrams_that_wait: "messages" ["datagrams"];
+    packets_that_wait: "messages" ["packets"];
+    files_that_are_sent: "rights" [];
+    unix_connections_inside: "unix_inside" ["{}"];
+    tcp_connections_inside: "tcp_inside" ["4"];
+    udp_inside: "udp" [];
+    unix_datagrams_by_name: "unix_datagrams" ["{}"];
 }
