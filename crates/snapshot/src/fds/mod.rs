@@ -15,10 +15,12 @@ mod lock;
 mod nameless;
 mod owner;
 mod pipe;
+mod pty;
 mod reopen;
 mod signal;
 mod socket;
 mod source;
+mod terminal;
 
 pub use socket::OnConnection;
 
@@ -34,6 +36,7 @@ use lock::{Locked, Locks};
 pub(crate) use nameless::NamelessFile;
 use owner::Owner;
 use pipe::Pipe;
+use pty::Pty;
 use signal::{OwnPidFd, SignalFd, Whom};
 use socket::{Rebound, Sockets};
 use source::Source;
@@ -42,6 +45,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use terminal::Terminal;
 use tracee::{Remote, Tid};
 
 /// The open files of this process that a guest inherits when it is started, to
@@ -185,6 +189,10 @@ pub(crate) struct FdTable {
     own: Vec<Own>,
     /// Closed in the image, and only one run has them at a time.
     fifos: Vec<Fifo>,
+    /// As those are.
+    ptys: Vec<Pty>,
+    /// Kept ones.
+    terminals: Vec<Terminal>,
     sockets: Sockets,
     /// Those that others watch first.
     epolls: Vec<Epoll>,
@@ -265,6 +273,12 @@ struct Open {
     locked: Vec<Entry>,
     pipes: BTreeMap<u64, Vec<Entry>>,
     fifos: BTreeMap<(u64, u64), (PathBuf, Vec<Entry>)>,
+    /// Masters of pseudo-terminals, and other terminals that the guest did not
+    /// inherit, by what they were opened as.
+    masters: Vec<(PathBuf, Entry)>,
+    terminals: Vec<(PathBuf, u64, Entry)>,
+    /// One of each terminal that was inherited, by its device's number.
+    inherited_terminals: BTreeMap<u64, Entry>,
     sockets: Vec<Entry>,
     epolls: Vec<Entry>,
     /// Those whose signals go to somebody.
@@ -348,8 +362,13 @@ impl FdTable {
                 table.closed.push(fd);
                 open.locked.push(entry.clone());
             }
+            let is_terminal = metadata.mode() & libc::S_IFMT == libc::S_IFCHR
+                && terminal::is_terminal(metadata.rdev());
             if inherited || entry.info.flags & libc::O_PATH != 0 {
                 table.keep(&entry, metadata.mode());
+                if is_terminal && entry.info.flags & libc::O_PATH == 0 {
+                    open.inherited_terminals.insert(metadata.rdev(), entry);
+                }
                 continue;
             }
             let link_target = name;
@@ -384,11 +403,14 @@ impl FdTable {
                 }
                 (libc::S_IFDIR, _) if sets_aside => {}
                 (libc::S_IFDIR | libc::S_IFCHR | libc::S_IFBLK | libc::S_IFLNK, _) => {
-                    if name.starts_with("/dev/ptmx") || name.starts_with("/dev/pts/ptmx") {
-                        return Err(Refusal::unsupported(
-                            "pseudo-terminal",
-                            "the guest made a pseudo-terminal",
-                        ));
+                    if matches!(&*name, "/dev/ptmx" | "/dev/pts/ptmx") {
+                        table.closed.push(fd);
+                        open.masters.push((link_target, entry));
+                        continue;
+                    }
+                    if is_terminal {
+                        open.terminals.push((link_target, metadata.rdev(), entry));
+                        continue;
                     }
                     if name.starts_with("/dev/")
                         && UNSHARABLE_DEVICES.iter().any(|d| name[5..].starts_with(d))
@@ -513,6 +535,12 @@ impl FdTable {
             self.locked.push(Locked::capture(group)?);
         }
         self.own.sort_by_key(Own::lowest);
+        self.look_at_terminals(
+            guest,
+            open.masters,
+            open.terminals,
+            open.inherited_terminals,
+        )?;
         if !open.owned.is_empty() {
             let source = Source::of(process)?;
             for entry in open.owned {
@@ -533,6 +561,58 @@ impl FdTable {
                 epolls.push(Epoll::capture(process, &source, group, &open.candidates)?);
             }
             self.epolls = epoll::inner_first(epolls);
+        }
+        Ok(())
+    }
+
+    /// Tells the pseudo-terminals that the guest made for itself from the terminals
+    /// that it uses with others.
+    fn look_at_terminals(
+        &mut self,
+        guest: &Guest,
+        masters: Vec<(PathBuf, Entry)>,
+        others: Vec<(PathBuf, u64, Entry)>,
+        mut used: BTreeMap<u64, Entry>,
+    ) -> Result<(), Refusal> {
+        if masters.is_empty() && others.is_empty() && used.is_empty() {
+            return Ok(());
+        }
+        let process = guest.process;
+        let source = Source::of(process)?;
+        let mut sides = Vec::new();
+        if !masters.is_empty() {
+            let mut by_name: BTreeMap<PathBuf, Vec<Entry>> = BTreeMap::new();
+            for (name, _, entry) in others.iter().cloned() {
+                by_name.entry(name).or_default().push(entry);
+            }
+            for (name, entries) in by_name {
+                for entries in group(process, entries)? {
+                    sides.push((name.clone(), entries));
+                }
+            }
+        }
+        let mut own = Vec::new();
+        let names: BTreeMap<i32, PathBuf> = masters
+            .iter()
+            .map(|(name, entry)| (entry.fd, name.clone()))
+            .collect();
+        let masters = masters.into_iter().map(|(_, entry)| entry).collect();
+        for master in group(process, masters)? {
+            let name = names.get(&master[0].fd).cloned().unwrap_or_default();
+            let pty = Pty::capture(&source, name, master, &sides, guest)?;
+            own.extend(pty.slaves().map(|entry| entry.fd));
+            self.ptys.push(pty);
+        }
+        self.closed.extend(&own);
+        for (_, device, entry) in others {
+            if !own.contains(&entry.fd) {
+                self.keep(&entry, libc::S_IFCHR);
+                used.entry(device).or_insert(entry);
+            }
+        }
+        for entry in used.values() {
+            self.terminals
+                .extend(Terminal::capture(&source, entry, guest));
         }
         Ok(())
     }
@@ -680,6 +760,15 @@ impl FdTable {
         }
         for fifo in &self.fifos {
             fifo.restore(remote, self.above)?;
+        }
+        if !self.ptys.is_empty() || !self.terminals.is_empty() {
+            let source = Source::of(remote.tid())?;
+            for pty in &self.ptys {
+                pty.restore(&source, remote, self.above)?;
+            }
+            for terminal in &self.terminals {
+                terminal.reset(&source, remote);
+            }
         }
         if self.sockets.take_addresses() {
             self.sockets.restore(remote, self.above)?;

@@ -3,6 +3,7 @@
 pub(crate) mod memory;
 pub(crate) mod scheduling;
 pub(crate) mod socket;
+pub(crate) mod terminal;
 
 use std::io;
 use std::mem::size_of;

@@ -14,3 +14,4 @@ mod pipes;
 mod replay;
 mod signals;
 mod sockets;
+mod terminals;
