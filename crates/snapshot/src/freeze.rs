@@ -33,6 +33,18 @@ pub struct Frozen {
 struct Held {
     task: Stopped,
     event: Event,
+    /// It was in a group stop, to which it goes back.
+    in_group_stop: bool,
+}
+
+impl Held {
+    fn new(task: Stopped, event: Event) -> Self {
+        Self {
+            task,
+            in_group_stop: matches!(event, Event::GroupStop(_)),
+            event,
+        }
+    }
 }
 
 /// Freezes a guest of one process. One of its threads may be stopped before a
@@ -51,10 +63,7 @@ pub fn freeze(
     let current = task.as_ref().map(Stopped::tid);
     let mut held: Vec<Held> = task
         .into_iter()
-        .map(|task| Held {
-            task,
-            event: Event::Seccomp,
-        })
+        .map(|task| Held::new(task, Event::Seccomp))
         .collect();
     let outcome = stop_others(tracer, guest, &mut held)
         .and_then(|()| freeze_stopped(tracer, guest, &mut held, hold));
@@ -62,6 +71,7 @@ pub fn freeze(
     for Held {
         task: stopped,
         event,
+        ..
     } in held
     {
         if Some(stopped.tid()) == current {
@@ -110,7 +120,7 @@ fn stop_others(tracer: &mut Tracer, guest: &Guest, held: &mut Vec<Held>) -> Resu
                         Event::Interrupted => task.forget_interruption(),
                         _ => Ok(()),
                     };
-                    held.push(Held { task, event });
+                    held.push(Held::new(task, event));
                     answer?;
                 }
                 Err(tracee::Error::Died(_)) if tid != guest.process => {}
@@ -177,12 +187,16 @@ fn with_remote<T>(
         }
         _ => None,
     };
-    let Held { task, event } = held.swap_remove(index);
+    let Held {
+        task,
+        in_group_stop,
+        ..
+    } = held.swap_remove(index);
     let (process, tid) = (guest.process, task.tid());
     let processors = sys::affinity(tid).map_err(Refusal::proc("read a thread's affinity"))?;
     let neighbours = Neighbours::with(tid);
     let mut remote = Remote::enter(tracer, process, task, site)?;
-    if matches!(event, Event::GroupStop(_)) {
+    if in_group_stop {
         remote.was_in_group_stop();
     }
     // It is blocked for now and waits.
@@ -201,6 +215,7 @@ fn with_remote<T>(
     held.push(Held {
         task,
         event: Event::Interrupted,
+        in_group_stop,
     });
     result
 }
@@ -251,7 +266,7 @@ fn freeze_stopped(
         }
     }
     let mut threads = Vec::with_capacity(held.len());
-    for Held { task, event } in held.iter() {
+    for Held { task, event, .. } in held.iter() {
         let tid = task.tid();
         let id = guest.ids.to_virtual(tid);
         let facts = guest.facts.entry(tid).or_default();
@@ -276,7 +291,7 @@ fn freeze_stopped(
     for file in files.held.iter().chain(&memory.held) {
         hold(file).map_err(|why| Refusal::unsupported("open-file-not-kept", why))?;
     }
-    let stopped = held.iter().any(|h| matches!(h.event, Event::GroupStop(_)));
+    let stopped = held.iter().any(|h| h.in_group_stop);
     let leader = index_of(held, process)?;
     let (image, timers, shared_pending, state) =
         with_remote(tracer, guest, held, leader, |remote, guest| {

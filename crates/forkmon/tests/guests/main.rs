@@ -19,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod lookups;
 mod lua;
+mod moments;
 mod node;
 mod own_names;
 mod perl;
