@@ -121,6 +121,8 @@ rows! {
     anonymous_memory_that_is_shared: "anonymous_memory" [];
     memory_files: "memory_file" [];
     memory_without_a_name: "removed_memory" ["{}"];
+    mapped_files_with_a_name: "mapped_files" ["{}"];
+    removed_files: "removed_files" ["{}"];
     system_v_memory: "system_v_memory" [];
     locks: "locks" ["{}"];
     nested_epoll: "epoll_nested" [];
