@@ -158,6 +158,16 @@ enum Word {
     DemoGuest(DemoGuestArgs),
 }
 
+/// What to do about the guest's connections to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OnConnection {
+    /// Take no checkpoint while there is one
+    #[default]
+    Skip,
+    /// Take it; the resumed program finds the connection closed
+    Reset,
+}
+
 /// `forkmon run`, as typed. What is `None` or empty was not given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
@@ -249,6 +259,12 @@ pub struct RunArgs {
     /// describes the objects.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub events: Option<PathBuf>,
+
+    /// What to do about a connection to another program [default: skip]
+    ///
+    /// A resumed program cannot go on with it.
+    #[arg(long, value_name = "WHAT", value_enum, help_heading = "Checkpoints")]
+    pub on_connection: Option<OnConnection>,
 
     /// The socket that `forkmon ctl` talks to [default: one that it finds by itself]
     ///

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::RunArgs;
+use crate::cli::{OnConnection, RunArgs};
 use crate::keys::When;
 use crate::messages::Color;
 use crate::scope::{self, Scope};
@@ -60,6 +60,8 @@ pub struct Config {
     /// `$XDG_RUNTIME_DIR`, where the socket's own place is if this folder is
     /// private.
     pub runtime_dir: Option<PathBuf>,
+    /// What becomes of the guest's connections to others.
+    pub on_connection: OnConnection,
     /// When keys are read from the terminal.
     pub keys: When,
     /// Say nothing but forkmon's own failures.
@@ -164,6 +166,7 @@ impl Config {
                 .as_deref()
                 .map(|socket| environment.cwd.join(socket)),
             runtime_dir: environment.runtime_dir.clone(),
+            on_connection: typed.on_connection.unwrap_or_default(),
             keys: typed.keys.unwrap_or_default(),
             // As in the C tool, being set is enough, whatever the value.
             quiet: typed.quiet || environment.quiet.is_some(),

@@ -32,6 +32,7 @@ mod walk;
 
 pub use ending::restore_terminal;
 
+use crate::cli::OnConnection;
 use crate::config::Config;
 use crate::control::Asked;
 use crate::events::{Event, Events};
@@ -174,7 +175,11 @@ impl Supervisor<'_> {
         self.tell_keys(true);
         match self.tracer.spawn(&command, &self.filter) {
             Ok(spawned) => {
-                let guest = Guest::new(spawned.task, Arc::clone(&self.inherited));
+                let mut guest = Guest::new(spawned.task, Arc::clone(&self.inherited));
+                guest.set_on_connection(match self.config.on_connection {
+                    OnConnection::Skip => snapshot::OnConnection::Skip,
+                    OnConnection::Reset => snapshot::OnConnection::Reset,
+                });
                 self.run = Run::new(number, guest, Duration::ZERO);
                 self.emit(&Event::Start {
                     pid: spawned.task.raw() as u32,
