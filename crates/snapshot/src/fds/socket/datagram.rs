@@ -84,11 +84,15 @@ impl Datagram {
         if view.ready.contains(PollFlags::ERR) {
             return Err(view.unsupported("has an error waiting"));
         }
-        let messages = if view.ready.contains(PollFlags::IN) {
+        let waits = view.ready.contains(PollFlags::IN);
+        let messages = if waits {
             peek_messages(&view, files)?
         } else {
             Vec::new()
         };
+        if waits && messages.is_empty() {
+            return Err(view.unsupported("has a message waiting that cannot be looked at"));
+        }
         for message in &messages {
             let local = match view.kind.family {
                 libc::AF_UNIX => {
