@@ -24,7 +24,7 @@ const AFTER_HELP: &str = "\
 Examples:
   forkmon lua main.lua                 Resume main.lua from the middle on each save
   forkmon -e py,toml python3 app.py    Only .py and .toml files count
-  forkmon -w ../shared make            A folder outside the project counts as well
+  forkmon -w ../data python3 plot.py   A folder outside the project counts as well
   forkmon run -- demo --fast           A program that is called like a subcommand
   forkmon --once python3 app.py        Run once under observation, then exit
   forkmon ctl status                   Ask the one that runs here; see forkmon ctl --help
@@ -38,7 +38,7 @@ const AFTER_LONG_HELP: &str = "\
 Examples:
   forkmon lua main.lua                 Resume main.lua from the middle on each save
   forkmon -e py,toml python3 app.py    Only .py and .toml files count
-  forkmon -w ../shared make            A folder outside the project counts as well
+  forkmon -w ../data python3 plot.py   A folder outside the project counts as well
   forkmon run -- demo --fast           A program that is called like a subcommand
   forkmon --once python3 app.py        Run once under observation, then exit
   forkmon ctl status                   Ask the one that runs here; see forkmon ctl --help
@@ -175,10 +175,10 @@ pub struct RunArgs {
     #[arg(value_name = "COMMAND", trailing_var_arg = true, num_args = 0.., hide = true)]
     pub command: Vec<OsString>,
 
-    /// Also watch this file, folder or glob (repeatable)
+    /// What the command touches there counts, too: a file, folder or glob (repeatable)
     ///
     /// It may lie outside of the project, and may name what is left out
-    /// otherwise. By default every file counts that the command touches under the
+    /// otherwise. A file that the command never looks at starts nothing. By default every file counts that the command touches under the
     /// project root: the nearest folder upwards with .git, .hg, .jj or
     /// forkmon.toml, or else the working folder; without version-control folders,
     /// editors' backup and swap files, node_modules, .venv, venv, site-packages

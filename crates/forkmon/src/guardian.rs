@@ -142,6 +142,9 @@ impl Drop for Guardian {
 /// None; there is nobody to tell.
 pub fn serve() -> anyhow::Result<u8> {
     sys::ignore_signals();
+    // It is the tracer's bell, too, and rung by this one. Forkmon may have been
+    // started with it blocked.
+    sys::unblock(&[libc::SIGURG]);
     sys::close_inherited();
     // Shown by ps and top; the name of the program file is of no use there.
     let _ = rustix::thread::set_name(c"forkmon-guard");

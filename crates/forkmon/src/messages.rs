@@ -33,6 +33,8 @@ pub enum Outcome<'a> {
         /// The path before whose first access the checkpoint stands; `None` if it
         /// was taken somewhere else.
         before: Option<&'a Path>,
+        /// The checkpoint's number.
+        checkpoint: u64,
         /// The guest's running time that need not be repeated.
         kept: Duration,
         /// From reading the file event to the guest running.
@@ -177,11 +179,12 @@ impl Messages {
         match outcome {
             Outcome::Resumed {
                 before,
+                checkpoint,
                 kept,
                 latency,
             } => {
                 let place = match before {
-                    None => "a checkpoint between accesses".to_owned(),
+                    None => format!("checkpoint {checkpoint}"),
                     Some(before) if paths.first() == Some(&before) => "before it".to_owned(),
                     Some(before) => format!("before {}", self.path(before)),
                 };
@@ -316,6 +319,7 @@ mod tests {
         let path = Path::new("/home/u/project/lib/b.lua");
         let resumed = |before: &'static str| Outcome::Resumed {
             before: Some(Path::new(before)),
+            checkpoint: 3,
             kept: Duration::from_millis(1020),
             latency: Duration::from_micros(2100),
         };

@@ -17,6 +17,20 @@ pub(crate) fn ignore_signals() {
     }
 }
 
+/// Lets these signals reach the calling thread, whatever mask it was started with.
+pub(crate) fn unblock(signals: &[i32]) {
+    // SAFETY: the set is initialised by sigemptyset before it is used, and lives
+    // through the calls; a number that is no signal is refused and changes nothing.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 /// Closes every descriptor from 3 on.
 ///
 /// Only for a process that has just begun and that holds no descriptor in any

@@ -260,6 +260,30 @@ impl Journal {
         done
     }
 
+    /// The guest was killed in the middle of a call: whether it took effect only its
+    /// traces tell.
+    ///
+    /// # Errors
+    /// As [`after`](Self::after).
+    pub fn after_kill(&mut self, prepared: Prepared) -> Result<(), Unjournaled> {
+        if let Pending::Nothing = prepared.pending {
+            return Ok(());
+        }
+        self.provenance.drain();
+        match self.conclude(prepared.pending, true) {
+            // It would have failed, had it come that far.
+            Err(Unjournaled {
+                why: Obstacle::Unexpected,
+                ..
+            }) => Ok(()),
+            Err(unjournaled) => {
+                self.push_beyond(unjournaled.clone());
+                Err(unjournaled)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// The image of a mark does not hold one open file description of a file
     /// (`st_dev`, `st_ino`) that could write, which the guest had at the mark.
     pub fn let_go(&mut self, mark: Mark, device: u64, inode: u64) {

@@ -288,7 +288,8 @@ fn freeze_stopped(
     Scheduling::check(process, &threads[0].scheduling, all)?;
     let files = FdTable::capture(guest)?;
     let mut memory = SharedMemory::find(guest, &files)?;
-    for file in files.held.iter().chain(&memory.held) {
+    // A file that is open and mapped is held once, as the mapping demands it.
+    for file in memory.held.iter().chain(&files.held) {
         hold(file).map_err(|why| Refusal::unsupported("open-file-not-kept", why))?;
     }
     let stopped = held.iter().any(|h| h.in_group_stop);

@@ -14,6 +14,9 @@ pub struct Resumed {
     pub guest: Guest,
     /// Its threads, the first one first, ready to be let go.
     pub threads: Vec<Stopped>,
+    /// A signal had stopped it (SIGSTOP and its kind): it is to be sent one again,
+    /// or goes on.
+    pub was_stopped: bool,
 }
 
 /// Up to so many threads are made before it pays to make them all at once.
@@ -136,10 +139,14 @@ impl Image {
         }
         bind(&mut guest, first, process);
         let mut others = Vec::with_capacity(states.len());
-        let stopped = if site.ignores_trap || states.len() < FEW {
-            threads::one_by_one(&mut leader, site, first, states)?
+        let at_once = if site.ignores_trap || states.len() < FEW {
+            None
         } else {
             threads::all_at_once(&mut leader, first, states)?
+        };
+        let stopped = match at_once {
+            Some(stopped) => stopped,
+            None => threads::one_by_one(&mut leader, site, first, states)?,
         };
         for (state, task) in states.iter().zip(stopped) {
             bind(&mut guest, state, task.tid());
@@ -210,12 +217,10 @@ impl Image {
         let (registers, mask) = first.place(&self.shared_pending);
         let first = leader.leave_as(registers, mask)?;
         others.insert(0, first);
-        if self.stopped {
-            tracee::kill_task(process, libc::SIGSTOP);
-        }
         Ok(Resumed {
             guest,
             threads: others,
+            was_stopped: self.stopped,
         })
     }
 }

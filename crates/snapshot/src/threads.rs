@@ -35,12 +35,13 @@ pub(crate) fn one_by_one(
     Ok(threads)
 }
 
-/// All calls of a thread, and all clones, in one go: three stops a thread.
+/// All calls of a thread, and all clones, in one go: three stops a thread. `None` if
+/// the copy may not map what that takes (PR_SET_MDWE, a limit).
 pub(crate) fn all_at_once(
     leader: &mut Remote<'_>,
     first: &ThreadState,
     states: &[ThreadState],
-) -> Result<Vec<Stopped>, Refusal> {
+) -> Result<Option<Vec<Stopped>>, Refusal> {
     let process = leader.tid();
     let mut clones = Calls::default();
     for state in states {
@@ -54,7 +55,11 @@ pub(crate) fn all_at_once(
         .iter()
         .map(|state| state.calls(process, process, Some(first)).size());
     let room = clones.size() + sizes.sum::<u64>();
-    let mut routine = Routine::map(leader, room)?;
+    let mut routine = match Routine::map(leader, room) {
+        Ok(routine) => routine,
+        Err(tracee::Error::Call { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     let clones = [clones];
     let placed = routine.place(leader.memory(), &clones)?;
     let newborn = leader.clone_all(&routine, &placed[0])?;
@@ -77,5 +82,5 @@ pub(crate) fn all_at_once(
         threads.push(task);
     }
     routine.unmap(leader)?;
-    Ok(threads)
+    Ok(Some(threads))
 }

@@ -142,22 +142,14 @@ impl Place {
         let Some(folder) = &self.folder else {
             return Ok(());
         };
-        let made = std::fs::DirBuilder::new().mode(0o700).create(folder);
-        match made {
-            // The umask may have taken more away.
-            Ok(()) => {
-                let mode = rustix::fs::Mode::RWXU;
-                rustix::fs::chmod(folder, mode).map_err(io::Error::from)
+        // Another forkmon that ends removes the folder if it is empty.
+        const TRIES: u32 = 100;
+        for _ in 0..TRIES {
+            make_private(folder)?;
+            if folder.symlink_metadata().is_ok() {
+                break;
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
         }
-        .with_context(|| {
-            format!(
-                "cannot make the folder {} for the control socket",
-                folder.display()
-            )
-        })?;
         check_private(folder)
     }
 
@@ -266,6 +258,26 @@ pub(super) fn reach(path: &Path) -> Reached {
             _ => Reached::Refused(error),
         },
     }
+}
+
+/// Makes a folder for this user alone, if there is none.
+fn make_private(folder: &Path) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().mode(0o700).create(folder);
+    match made {
+        // The umask may have taken more away.
+        Ok(()) => {
+            let mode = rustix::fs::Mode::RWXU;
+            rustix::fs::chmod(folder, mode).map_err(io::Error::from)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+    .with_context(|| {
+        format!(
+            "cannot make the folder {} for the control socket",
+            folder.display()
+        )
+    })
 }
 
 fn is_private(found: io::Result<std::fs::Metadata>) -> Result<(), &'static str> {

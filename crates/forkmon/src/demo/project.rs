@@ -87,7 +87,7 @@ impl Project {
             .collect();
         write(INDEX, &index)?;
         for name in MODULES {
-            write(&file(name), &format!("the {name}, as they were\n"))?;
+            write(&file(name), &format!("the {name} of before\n"))?;
         }
         Ok(project)
     }

@@ -55,7 +55,12 @@ impl Supervisor<'_> {
                 last,
                 empty,
                 learns,
-            } => self.look(task, process, at, last, empty, learns),
+            } => {
+                if stop.call as i64 == libc::SYS_inotify_add_watch {
+                    self.watches(tid, process, at, last);
+                }
+                self.look(task, process, at, last, empty, learns)
+            }
             Request::Connect { address, length } => {
                 match self.socket_name(tid, process, address, length) {
                     Some(name) => match self.touch(task, &name, Some(Want::Metadata))? {
@@ -160,6 +165,15 @@ impl Supervisor<'_> {
         let scope = &self.config.scope;
         let found = self.lookups.find(scope, task, process, of, at, last);
         self.noting_hidden(found, process)
+    }
+
+    /// The guest is about to watch a file itself: a checkpoint has to know its path.
+    fn watches(&mut self, task: Tid, process: Tid, at: At, last: Last) {
+        if process == self.run.root()
+            && let Found::Name(name) = self.find(task, process, at, last)
+        {
+            self.run.guest.note_watched(name.path());
+        }
     }
 
     /// A path that cannot be read says nothing of what the guest learns by it.

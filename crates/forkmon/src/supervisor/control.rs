@@ -76,7 +76,7 @@ impl Supervisor<'_> {
             return;
         };
         let answered = if !self.run.is_alive() {
-            refused("no-guest", "the guest has ended")
+            refused("no-guest", "the program has ended")
         } else if self.run.barred {
             refused("barred", "this run gets no checkpoints any more")
         } else {
@@ -160,7 +160,7 @@ impl Supervisor<'_> {
         if self.finished.is_some() || self.quitting.is_some() {
             return Ok(refused("ending", "forkmon is about to end"));
         }
-        match self.resume_from(wanted) {
+        match self.resume_from(wanted, true) {
             Ok((kept, before)) => {
                 let latency = began.elapsed();
                 self.emit(&Event::Resume {
@@ -174,6 +174,7 @@ impl Supervisor<'_> {
                     &[],
                     Outcome::Resumed {
                         before: before.as_deref(),
+                        checkpoint: u64::from(wanted.0),
                         kept,
                         latency,
                     },

@@ -276,7 +276,7 @@ impl Supervisor<'_> {
         };
         let mut candidate = candidate;
         while let Some(id) = candidate {
-            match self.resume_from(id) {
+            match self.resume_from(id, false) {
                 Ok((kept, before)) => {
                     let latency = began.elapsed();
                     self.emit(&Event::Resume {
@@ -290,6 +290,7 @@ impl Supervisor<'_> {
                         &paths,
                         Outcome::Resumed {
                             before: before.as_deref(),
+                            checkpoint: u64::from(id.0),
                             kept,
                             latency,
                         },

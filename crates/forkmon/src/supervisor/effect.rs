@@ -194,25 +194,38 @@ impl Supervisor<'_> {
         if let Err(obstacle) = self.journal.after(prepared, succeeded) {
             self.bar(&obstacle);
         }
-        if !succeeded {
+        if succeeded {
+            self.written(paths);
+        } else {
             for path in paths {
                 self.observe_failure(path)?;
             }
         }
-        if succeeded {
-            for path in paths {
-                self.timeline.wrote(path);
-                self.lookups.changed(path);
-            }
-            if let [from, to] = paths {
-                for (from, to) in [(from, to), (to, from)] {
-                    if fs::symlink_metadata(to).is_ok_and(|found| found.is_dir()) {
-                        self.folder_moved(from, to);
-                    }
+        Ok(())
+    }
+
+    /// The guest was killed in the middle of a call: whether it had its effect nobody
+    /// can tell any more.
+    pub(super) fn effect_cut_off(&mut self, prepared: journal::Prepared, paths: &[PathBuf]) {
+        if let Err(obstacle) = self.journal.after_kill(prepared) {
+            self.bar(&obstacle);
+        }
+        self.written(paths);
+    }
+
+    /// What is at these paths is the guest's own doing.
+    fn written(&mut self, paths: &[PathBuf]) {
+        for path in paths {
+            self.timeline.wrote(path);
+            self.lookups.changed(path);
+        }
+        if let [from, to] = paths {
+            for (from, to) in [(from, to), (to, from)] {
+                if fs::symlink_metadata(to).is_ok_and(|found| found.is_dir()) {
+                    self.folder_moved(from, to);
                 }
             }
         }
-        Ok(())
     }
 
     /// The guest renamed a folder: all names in it are its own doing, under the

@@ -11,6 +11,7 @@ use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Instant;
 use timeline::CheckpointId;
@@ -43,6 +44,10 @@ impl Supervisor<'_> {
             End::Exited(code) => (Some(code), None),
             End::Killed(signal) => (None, Some(signal.0)),
         };
+        if self.dropping {
+            // It was asked to, and is to have never happened.
+            return Ok(());
+        }
         self.emit(&Event::Exit { code, signal });
         if self.quitting.is_some() {
             return Ok(());
@@ -51,11 +56,29 @@ impl Supervisor<'_> {
             self.finished = Some(status(end));
             return Ok(());
         }
+        self.warn_of_nothing_watched();
         self.messages.exited(match end {
             End::Exited(code) => Ended::Status(code),
             End::Killed(signal) => Ended::Signal(signal.0),
         });
         Ok(())
+    }
+
+    /// Whoever waits for an edit that cannot come is told so, after the first run.
+    fn warn_of_nothing_watched(&mut self) {
+        if self.run.number > 0 {
+            return;
+        }
+        let (root, folder) = (self.config.scope.root(), self.config.cwd.as_path());
+        let counts = |path: &Path| path != root && path != folder;
+        if !self.timeline.accesses().any(|access| counts(access.path)) {
+            let text = format!(
+                "the program has touched no file that counts in {}: no edit will start it \
+                 again; see --watch",
+                root.display()
+            );
+            self.warn("nothing-watched", &text);
+        }
     }
 
     /// The guest's program could not be started. The first time that is the end;
@@ -120,6 +143,8 @@ impl Supervisor<'_> {
         let root = self.run.root();
         if self.run.ended.is_none() && !(by_terminal && self.is_in_our_group(root)) {
             tracee::kill_task(root, signal);
+            // One that is stopped could not follow it.
+            tracee::kill_task(root, libc::SIGCONT);
         }
         self.set_deadline();
     }
@@ -159,6 +184,8 @@ impl Supervisor<'_> {
         {
             self.run.barred = true;
             tracee::kill_task(self.run.root(), signal);
+            // As above.
+            tracee::kill_task(self.run.root(), libc::SIGCONT);
             self.set_deadline();
             self.dropping = true;
             while self.run.ended.is_none() && !self.deadline_passed && self.finished.is_none() {
@@ -246,7 +273,7 @@ impl Supervisor<'_> {
         }
         for pending in pending {
             if let Pending::Effect { prepared, paths } = pending {
-                self.effect_done(*prepared, &paths, true)?;
+                self.effect_cut_off(*prepared, &paths);
             }
         }
         Ok(())

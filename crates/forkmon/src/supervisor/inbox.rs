@@ -99,11 +99,14 @@ impl Doorbell {
         if !crate::sys::is_ignored(SIGHUP) {
             wanted.push(SIGHUP);
         }
-        let mut signals = SignalsInfo::<WithOrigin>::new(wanted)?;
+        let mut signals = SignalsInfo::<WithOrigin>::new(&wanted)?;
         let bell = self.clone();
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
+                // Forkmon may have been started with them blocked, and its guest
+                // inherits that; this thread does not.
+                crate::sys::unblock(&wanted);
                 for origin in signals.forever() {
                     bell.send(News::Quit {
                         signal: origin.signal,

@@ -204,9 +204,16 @@ impl Supervisor<'_> {
     }
 
     /// Lets a copy of a checkpoint run.
-    fn resumed(&mut self, resumed: Resumed, kept: Duration) {
-        let Resumed { guest, threads } = resumed;
+    fn resumed(&mut self, resumed: Resumed, kept: Duration, stays_stopped: bool) {
+        let Resumed {
+            guest,
+            threads,
+            was_stopped,
+        } = resumed;
         let process = guest.process();
+        if was_stopped && stays_stopped {
+            tracee::kill_task(process, libc::SIGSTOP);
+        }
         self.run = Run::new(self.next_run, guest, kept);
         self.next_run += 1;
         self.costs.forget_run();
@@ -324,7 +331,7 @@ impl Supervisor<'_> {
         for pending in self.run.remove(task).1 {
             if let Pending::Effect { prepared, paths } = pending {
                 // Whether the call worked nobody can tell any more.
-                self.effect_done(*prepared, &paths, true)?;
+                self.effect_cut_off(*prepared, &paths);
             }
         }
         if !self.run.is_alive() {

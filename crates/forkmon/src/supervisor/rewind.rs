@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use timeline::CheckpointId;
 
 impl Supervisor<'_> {
-    /// Undoes what came after a checkpoint and lets a copy of it run.
+    /// Undoes what came after a checkpoint and lets a copy of it run. A guest that a
+    /// signal had stopped goes on, unless it `stays_stopped`.
     pub(super) fn resume_from(
         &mut self,
         id: CheckpointId,
+        stays_stopped: bool,
     ) -> Result<(Duration, Option<PathBuf>), Reason> {
         let checkpoint = self
             .timeline
@@ -37,7 +39,7 @@ impl Supervisor<'_> {
         }
         let resumed = self.copy_of(id);
         self.sockets_are_back(sockets);
-        self.resumed(resumed?, checkpoint.guest_time);
+        self.resumed(resumed?, checkpoint.guest_time, stays_stopped);
         Ok((checkpoint.guest_time, checkpoint.path))
     }
 

@@ -78,7 +78,7 @@ fn each_key_does_what_it_says() {
     terminal.wait_for(": cat late.txt\r\n");
     terminal.wait_for("run 0, ended");
     terminal.type_in("c");
-    terminal.wait_for("the guest has ended");
+    terminal.wait_for("the program has ended");
     terminal.type_in("R");
     terminal.wait_for("restarted");
     terminal.wait_for("one\r\n");
@@ -130,7 +130,7 @@ fn with_on_the_keys_work_while_the_guest_runs() {
     terminal.type_in("s");
     terminal.wait_for("(between accesses)\r\n");
     terminal.type_in("r");
-    terminal.wait_for("resumed from a checkpoint");
+    terminal.wait_for("resumed from checkpoint 2");
     terminal.type_in("R");
     terminal.wait_for("up\r\n");
     terminal.type_in("q");

@@ -402,3 +402,45 @@ fn the_variables_of_the_c_tool_keep_their_meaning() {
         forkmon.messages()
     );
 }
+
+/// The guardian, which is the tracer's bell, inherited a mask in which nobody heard it:
+/// forkmon was deaf to edits, to `ctl` and to the signals that end it.
+#[test]
+fn it_works_when_it_is_started_with_all_signals_blocked() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("blocked").file("late.txt", "one\n");
+    let guest = project.perl("work(0.1); print slurp('late.txt'), \"\\n\";");
+    let block = "use POSIX; my $all = POSIX::SigSet->new; $all->fillset; \
+                 sigprocmask(SIG_BLOCK, $all); exec @ARGV or die";
+    let argv = [perl.as_str(), &guest];
+    let mut forkmon = project
+        .launch(&argv)
+        .through(&[perl.as_str(), "-e", block])
+        .start();
+    assert_eq!(forkmon.wait_exit().output, "early 1\none\n");
+    project.save("late.txt", "two\n", Save::InPlace);
+    assert!(forkmon.wait_resume().from.is_some());
+    assert_eq!(forkmon.wait_exit().output, "two\n");
+    forkmon.finish();
+}
+
+/// Somebody who runs a program of another folder waited for an edit that could not
+/// come, and nothing said so.
+#[test]
+fn a_program_without_a_file_that_counts_is_told_of() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("nothing").file("late.txt", "one\n");
+    let guest = project.perl("print 1;");
+    let mut forkmon = project.watch(&[perl.as_str(), &guest]);
+    forkmon.wait_exit();
+    assert_eq!(forkmon.warnings(), ["nothing-watched"]);
+    assert!(forkmon.messages().contains("--watch"));
+    forkmon.finish();
+    let guest = project.perl("print slurp('late.txt');");
+    let mut forkmon = project.watch(&[perl.as_str(), &guest]);
+    forkmon.wait_exit();
+    project.save("late.txt", "two\n", Save::InPlace);
+    forkmon.wait_exit();
+    assert_eq!(forkmon.warnings(), [""; 0]);
+    forkmon.finish();
+}

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Forkmon, Project, build_c, is_stopped};
+use crate::harness::{Forkmon, Project, Save, build_c, is_stopped};
+use crate::require_guest;
 use crate::state::{command, ctl, ctl_done};
 
 /// Runs the fixture `moments` until it says that it is there.
@@ -68,6 +69,36 @@ fn a_guest_in_vfork_is_waited_for() {
         let exit = forkmon.wait_exit();
         assert!(exit.output.ends_with("over\n"), "{exit:?}");
     }
+    forkmon.finish();
+}
+
+/// The same checkpoint, when an edit resumes it: a fresh run would not be stopped.
+#[test]
+fn an_edit_lets_a_guest_go_on_that_was_stopped() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("stopped-edit").file("late.txt", "one\n");
+    let guest = project.perl("print \"checkpoint\\n\"; <STDIN>; print slurp('late.txt'), \"\\n\";");
+    let (mut forkmon, socket) = launch(&project, &[perl.as_str(), &guest]);
+    let pid = guest_of(&socket);
+    let guest = Pid::from_raw(pid).expect("an id is no 0");
+    kill_process(guest, Signal::STOP).expect("it is alive");
+    while !is_stopped(pid) {
+        std::thread::yield_now();
+    }
+    let id = ctl_done(&socket, &["checkpoint"]);
+    kill_process(guest, Signal::CONT).expect("it is alive");
+    forkmon.type_line("");
+    assert_eq!(forkmon.wait_exit().output, "one\n");
+    project.save("late.txt", "two\n", Save::InPlace);
+    let resume = forkmon.wait_resume();
+    assert!(
+        resume.from.is_some_and(|from| from.to_string() >= id),
+        "{resume:?}"
+    );
+    if resume.from.map(|from| from.to_string()) == Some(id) {
+        forkmon.type_line("");
+    }
+    assert!(forkmon.wait_exit().output.ends_with("two\n"));
     forkmon.finish();
 }
 

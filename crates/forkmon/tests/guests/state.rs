@@ -134,6 +134,7 @@ rows! {
     processes_that_are_files: "pidfd" [];
     watched_files: "inotify" ["{}"];
     signals_of_files: "signal_io" [];
+    pseudo_terminals: "pty" [];
     pipes: "pipes" [];
     fifos: "fifo" ["{}"];
     a_pair_of_streams_with_data: "pair" ["stream"];
