@@ -48,6 +48,9 @@ impl Supervisor<'_> {
             // It was asked to, and is to have never happened.
             return Ok(());
         }
+        if self.quitting.is_none() && !self.config.once {
+            self.warn_of_nothing_watched();
+        }
         self.emit(&Event::Exit { code, signal });
         if self.quitting.is_some() {
             return Ok(());
@@ -56,7 +59,6 @@ impl Supervisor<'_> {
             self.finished = Some(status(end));
             return Ok(());
         }
-        self.warn_of_nothing_watched();
         self.messages.exited(match end {
             End::Exited(code) => Ended::Status(code),
             End::Killed(signal) => Ended::Signal(signal.0),
