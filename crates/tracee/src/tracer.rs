@@ -188,7 +188,14 @@ impl Tracer {
                     return Ok((stopped, event));
                 }
             }
-            match wait(Some(task), false).map_err(waiting)? {
+            // That of one may have to wait for others: a process's first thread that
+            // was killed says nothing before the ends of all other threads were taken.
+            let whom = if deadline.is_none() && self.many {
+                None
+            } else {
+                Some(task)
+            };
+            match wait(whom, deadline.is_none()).map_err(waiting)? {
                 Waited::Status(tid, status) => self.take(tid, status),
                 Waited::NoChild => return Err(Error::Died(task)),
                 Waited::Nothing => {
@@ -200,26 +207,12 @@ impl Tracer {
                     waits += 1;
                     if waits < 50 {
                         std::thread::yield_now();
-                    } else if deadline.is_some() {
-                        std::thread::sleep(Duration::from_micros(50));
                     } else {
-                        self.wait_for_any(task)?;
+                        std::thread::sleep(Duration::from_micros(50));
                     }
                 }
             }
         }
-    }
-
-    /// Waits for a report of any task, since that of one may have to wait for others: a
-    /// process's first thread that was killed says nothing before the ends of all other
-    /// threads were taken.
-    fn wait_for_any(&mut self, wanted: Tid) -> Result<()> {
-        match wait(None, true).map_err(waiting)? {
-            Waited::Status(tid, status) => self.take(tid, status),
-            Waited::NoChild => return Err(Error::Died(wanted)),
-            Waited::Nothing => {}
-        }
-        Ok(())
     }
 
     /// Keeps a report for later.
