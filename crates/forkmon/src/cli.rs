@@ -62,6 +62,7 @@ const CTL_AFTER_HELP: &str = "\
 Examples:
   id=$(forkmon ctl checkpoint)         Freeze the program, wherever it is
   forkmon ctl resume $id               Go back there, as often as you like
+  forkmon ctl wait                     In a script: save a file, then see what came of it
   forkmon ctl status --json            For other programs
 
 Exit status: 0 done, 1 refused, 2 wrong usage, or no forkmon found or more than one,
@@ -146,7 +147,7 @@ enum Word {
     Run(Box<RunArgs>),
     /// Ask a running forkmon for a checkpoint, a resume, a restart, its state, its end
     #[command(
-        override_usage = "forkmon ctl [--socket PATH] checkpoint | resume [ID] | restart | status [--json] | quit",
+        override_usage = "forkmon ctl [--socket PATH] checkpoint | resume [ID] | restart | wait | status [--json] | quit",
         after_help = CTL_AFTER_HELP
     )]
     Ctl(CtlArgs),
@@ -326,6 +327,8 @@ pub enum CtlAction {
     },
     /// Start the program from its beginning
     Restart,
+    /// Wait until what was saved so far is acted upon and the program has ended; print its status
+    Wait,
     /// Show what runs, and the checkpoints
     Status {
         /// As one JSON object

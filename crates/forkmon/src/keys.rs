@@ -425,7 +425,9 @@ fn tell_answers(answers: &Receiver<Receiver<Reply>>, messages: &Messages) {
                     messages.info(&line);
                 }
             }
-            Ok(Reply::Resumed { .. } | Reply::Restarted | Reply::Quitting) => {}
+            Ok(
+                Reply::Resumed { .. } | Reply::Restarted | Reply::Settled { .. } | Reply::Quitting,
+            ) => {}
             // Forkmon ends.
             Err(_) => return,
         }

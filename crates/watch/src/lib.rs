@@ -56,6 +56,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod fence;
 mod inotify;
 mod pending;
 mod reader;

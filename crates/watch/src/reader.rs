@@ -14,6 +14,7 @@ use rustix::fs::inotify::Reader as EventReader;
 use rustix::io::Errno;
 
 use crate::Error;
+use crate::fence::Fences;
 use crate::inotify::Inotify;
 use crate::pending::Batch;
 use crate::state::{Heard, State};
@@ -53,18 +54,20 @@ pub(crate) struct Shared {
     /// Threads other than the reader that want the lock.
     waiting: AtomicUsize,
     pub(crate) inotify: Arc<Inotify>,
-    /// An eventfd that becomes readable when the thread is to end.
-    pub(crate) stop: OwnedFd,
+    /// An eventfd that wakes the thread, to end or to look at the fences.
+    pub(crate) wake: OwnedFd,
+    pub(crate) fences: Mutex<Fences>,
     pub(crate) stopping: AtomicBool,
 }
 
 impl Shared {
-    pub(crate) fn new(state: State, inotify: Arc<Inotify>, stop: OwnedFd) -> Self {
+    pub(crate) fn new(state: State, inotify: Arc<Inotify>, wake: OwnedFd) -> Self {
         Self {
             state: Mutex::new(state),
             waiting: AtomicUsize::new(0),
             inotify,
-            stop,
+            wake,
+            fences: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -81,6 +84,16 @@ impl Shared {
         // Nothing that runs under the lock calls back, and the state has no
         // half-made changes that a later event would not repair.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn fences(&self) -> MutexGuard<'_, Fences> {
+        self.fences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the thread.
+    pub(crate) fn wake(&self) {
+        // Fails only when the counter is full, and then the thread is awake.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     /// The standard mutex is not fair: in a storm of events the reader would
@@ -129,6 +142,7 @@ impl<N: FnMut(&Path), D: FnMut(Batch)> Reader<N, D> {
             if let Some(batch) = due {
                 (self.deliver)(batch);
             }
+            self.pass_fences();
         }
     }
 
@@ -151,16 +165,36 @@ impl<N: FnMut(&Path), D: FnMut(Batch)> Reader<N, D> {
             })
         });
         let mut fds = [
-            PollFd::new(&self.shared.stop, PollFlags::IN),
+            PollFd::new(&self.shared.wake, PollFlags::IN),
             PollFd::new(&self.shared.inotify, PollFlags::IN),
         ];
         let asked = if events { &mut fds[..] } else { &mut fds[..1] };
-        match poll(asked, timeout.as_ref()) {
+        let polled = poll(asked, timeout.as_ref());
+        if fds[0].revents().contains(PollFlags::IN) {
+            // What it was written for is looked at after this.
+            let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+        }
+        match polled {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(Error::Start {
                 step: "poll",
                 source: errno.into(),
             }),
+        }
+    }
+
+    /// Calls those back whose fences are reached.
+    fn pass_fences(&self) {
+        let reached = {
+            let mut fences = self.shared.fences();
+            if fences.is_empty() {
+                return;
+            }
+            let state = self.shared.lock_as_reader();
+            fences.take_reached(state.drained_at(), state.oldest_pending(), Instant::now())
+        };
+        for call in reached {
+            call();
         }
     }
 

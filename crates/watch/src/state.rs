@@ -263,6 +263,12 @@ impl State {
         self.next_plan
     }
 
+    /// When the first event was read of what is still to be delivered.
+    pub(crate) fn oldest_pending(&self) -> Option<Instant> {
+        let pending = self.pending.values().chain(&self.rescan);
+        pending.map(|pending| pending.first_seen).min()
+    }
+
     /// What is to be delivered at `now`, if anything.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Batch> {
         if self.next_plan.is_none_or(|at| at > now) {

@@ -64,12 +64,14 @@ impl Watcher {
         deliver: impl FnMut(Batch) + Send + 'static,
     ) -> Result<Self, Error> {
         let inotify = Arc::new(Inotify::new()?);
-        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| Error::Start {
-            step: "eventfd",
-            source: errno.into(),
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
+            Error::Start {
+                step: "eventfd",
+                source: errno.into(),
+            }
         })?;
         let state = State::new(options, Arc::clone(&inotify), noticed.is_some());
-        let shared = Arc::new(Shared::new(state, inotify, stop));
+        let shared = Arc::new(Shared::new(state, inotify, wake));
         let mut noticed = noticed;
         let reader = Reader {
             shared: Arc::clone(&shared),
@@ -143,6 +145,17 @@ impl Watcher {
         state.drained_at()
     }
 
+    /// Calls `then` on the reader thread once every change that was made before
+    /// this call, and that inotify shows, has been delivered: after the
+    /// callback with it has returned. At once, if nothing is to be delivered.
+    ///
+    /// It is not called if the watcher is dropped before, or has delivered the
+    /// error that is its end.
+    pub fn after_delivery(&self, then: impl FnOnce() + Send + 'static) {
+        self.shared.fences().add(Box::new(then));
+        self.shared.wake();
+    }
+
     /// How many watches the kernel holds for this watcher at the moment.
     pub fn watch_count(&self) -> usize {
         self.shared.lock().watch_count()
@@ -152,8 +165,7 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        // Fails only when the counter is full, and then the thread is awake.
-        let _ = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
+        self.shared.wake();
         let Some(thread) = self.thread.take() else {
             return;
         };

@@ -63,6 +63,7 @@ pub fn run(typed: &CtlArgs, environment: &Environment) -> u8 {
         CtlAction::Checkpoint => Request::Checkpoint,
         CtlAction::Resume { id } => Request::Resume { id: *id },
         CtlAction::Restart => Request::Restart,
+        CtlAction::Wait => Request::Wait,
         CtlAction::Status { .. } => Request::Status,
         CtlAction::Quit => Request::Quit,
     };
@@ -98,6 +99,10 @@ fn text(reply: &Reply, json: bool) -> String {
             format!("resumed checkpoint {from}, {} kept\n", human(kept))
         }
         Reply::Restarted => "restarted\n".to_owned(),
+        Reply::Settled { code, signal, .. } => {
+            let status = code.or(signal.map(|signal| 128 + signal));
+            status.map_or(String::new(), |status| format!("{status}\n"))
+        }
         Reply::Status(_) if json => reply.to_line(),
         Reply::Status(status) => table::lines(status, width()).join("\n") + "\n",
         Reply::Quitting | Reply::Refused { .. } => String::new(),

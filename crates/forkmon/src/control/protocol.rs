@@ -26,6 +26,8 @@ pub enum Request {
     },
     /// Start the guest from its beginning instead of the present run.
     Restart,
+    /// Wait until all that was saved before is acted upon and the run has ended.
+    Wait,
     /// Tell what there is.
     Status,
     /// End the guest and forkmon.
@@ -62,12 +64,13 @@ impl Request {
             "resume" => return Ok(Self::Resume { id: typed.id }),
             "checkpoint" => Self::Checkpoint,
             "restart" => Self::Restart,
+            "wait" => Self::Wait,
             "status" => Self::Status,
             "quit" => Self::Quit,
             _ => {
                 return Err(Malformed(
-                    "there is no such action; there are checkpoint, resume, restart, status and \
-                     quit"
+                    "there is no such action; there are checkpoint, resume, restart, wait, \
+                     status and quit"
                         .to_owned(),
                 ));
             }
@@ -111,6 +114,15 @@ pub enum Reply {
     },
     /// The guest was started from its beginning.
     Restarted,
+    /// Nothing is left to be done, and this is how the guest has ended.
+    Settled {
+        /// The number of the run.
+        run: u64,
+        /// Its exit status, if it exited; exactly one of the two is a number.
+        code: Option<i32>,
+        /// The signal that ended it.
+        signal: Option<i32>,
+    },
     /// What there is.
     Status(Status),
     /// Forkmon is about to end.

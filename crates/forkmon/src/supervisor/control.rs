@@ -24,7 +24,7 @@ pub(super) struct Wanted {
     since: Instant,
 }
 
-fn refused(code: &str, message: impl Into<String>) -> Reply {
+pub(super) fn refused(code: &str, message: impl Into<String>) -> Reply {
     Reply::Refused {
         code: code.to_owned(),
         message: message.into(),
@@ -32,7 +32,7 @@ fn refused(code: &str, message: impl Into<String>) -> Reply {
 }
 
 /// Whoever asked may be gone by now, and needs no answer then.
-fn reply(to: &Sender<Reply>, reply: Reply) {
+pub(super) fn reply(to: &Sender<Reply>, reply: Reply) {
     let _ = to.send(reply);
 }
 
@@ -61,6 +61,7 @@ impl Supervisor<'_> {
                 let answered = self.restart_wanted()?;
                 reply(&answer, answered);
             }
+            Request::Wait => self.wait_wanted(answer),
             Request::Quit => {
                 reply(&answer, Reply::Quitting);
                 self.quit();

@@ -29,6 +29,8 @@ pub(super) enum News {
     },
     /// Somebody asks for something.
     Control(Asked),
+    /// All file events from before the nth wait was asked for are handed over.
+    Delivered(u64),
     /// A time has passed.
     Timed(Timed),
 }

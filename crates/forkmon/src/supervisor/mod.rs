@@ -28,6 +28,7 @@ mod proc_path;
 mod rewind;
 mod run;
 mod setup;
+mod waiting;
 mod walk;
 
 pub use ending::restore_terminal;
@@ -57,6 +58,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use timeline::{CheckpointId, Identity, Timeline};
 use tracee::{Command, End, Program, Report, Stopped, Tid, Tracer};
+use waiting::Waiting;
 
 /// The oldest kernel that has all that is used here.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
@@ -117,6 +119,7 @@ struct Supervisor<'a> {
     asked_meanwhile: Vec<Asked>,
     /// Checkpoints that somebody asked for and that could not be taken yet.
     wanted: Vec<Wanted>,
+    waiting: Waiting,
     /// The bell rang while nobody looked at the news.
     rung_meanwhile: bool,
     /// Checkpoints of this line of runs were lost to effects that cannot be undone.
@@ -241,6 +244,7 @@ impl Supervisor<'_> {
         if std::mem::take(&mut self.rung_meanwhile) {
             self.read_news()?;
             self.check_quitting();
+            self.answer_waiting();
             return Ok(());
         }
         self.tracer.expect_many(!self.run.is_single());
@@ -252,6 +256,7 @@ impl Supervisor<'_> {
             Report::NoTasks => anyhow::bail!("lost the guardian process and the guest"),
         }
         self.check_quitting();
+        self.answer_waiting();
         Ok(())
     }
 
@@ -373,6 +378,7 @@ impl Supervisor<'_> {
                 News::Noticed(path) => self.noticed(&path),
                 News::Control(asked) if self.dropping => self.asked_meanwhile.push(asked),
                 News::Control(asked) => self.asked(asked)?,
+                News::Delivered(nth) => self.waiting.delivered(nth),
                 News::Quit {
                     signal,
                     by_terminal,

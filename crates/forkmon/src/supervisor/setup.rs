@@ -6,6 +6,7 @@ use super::inbox::{Doorbell, News};
 use super::keeper::Keeper;
 use super::lookup::Lookups;
 use super::run::Run;
+use super::waiting::Waiting;
 use super::{ALLOWANCE, OPEN_WRITE_BOUND, Supervisor, filter};
 use crate::config::Config;
 use crate::control::{Place, Server};
@@ -100,6 +101,7 @@ pub(super) fn supervise(
         later: Vec::new(),
         asked_meanwhile: Vec::new(),
         wanted: Vec::new(),
+        waiting: Waiting::default(),
         rung_meanwhile: false,
         lost_to_effects: false,
         inherited,

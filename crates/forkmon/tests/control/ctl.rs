@@ -62,9 +62,10 @@ fn it_asks_the_forkmon_of_this_project() {
         "resumed checkpoint 3, 1.02 s kept\n",
     );
     says(&ground, &["restart"], 0, "restarted\n");
+    says(&ground, &["wait"], 0, "137\n");
     let json = Reply::Status(status()).to_line();
     says(&ground, &["status", "--json"], 0, &json);
-    assert_eq!(log.seen().len(), 5);
+    assert_eq!(log.seen().len(), 6);
 
     let (code, stdout, _) = told(ctl(&ground, &["status"]));
     assert_eq!(code, 0);

@@ -93,6 +93,11 @@ pub fn plausible(request: Request) -> Reply {
             kept_ms: 1_020.0,
         },
         Request::Restart => Reply::Restarted,
+        Request::Wait => Reply::Settled {
+            run: 3,
+            code: None,
+            signal: Some(9),
+        },
         Request::Status => Reply::Status(status()),
         Request::Quit => Reply::Quitting,
     }

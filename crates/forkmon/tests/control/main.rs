@@ -14,3 +14,4 @@ mod protocol;
 mod robustness;
 mod running;
 mod server;
+mod waiting;

@@ -11,6 +11,7 @@ fn requests() -> impl Strategy<Value = Request> {
         Just(Request::Checkpoint),
         option::of(any::<u64>()).prop_map(|id| Request::Resume { id }),
         Just(Request::Restart),
+        Just(Request::Wait),
         Just(Request::Status),
         Just(Request::Quit),
     ]
@@ -65,6 +66,12 @@ fn replies() -> impl Strategy<Value = Reply> {
         any::<u64>().prop_map(|id| Reply::Checkpoint { id }),
         (any::<u64>(), times()).prop_map(|(from, kept_ms)| Reply::Resumed { from, kept_ms }),
         Just(Reply::Restarted),
+        (
+            any::<u64>(),
+            option::of(any::<i32>()),
+            option::of(any::<i32>())
+        )
+            .prop_map(|(run, code, signal)| Reply::Settled { run, code, signal }),
         status.prop_map(Reply::Status),
         Just(Reply::Quitting),
         any::<(String, String)>().prop_map(|(code, message)| Reply::Refused { code, message }),

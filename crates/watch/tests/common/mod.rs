@@ -165,6 +165,15 @@ impl World {
             .collect()
     }
 
+    /// Takes in what was delivered by now, without waiting for more; all touched
+    /// paths so far, as in [`touches`](Self::touches).
+    pub fn delivered(&self) -> Vec<PathBuf> {
+        while let Ok(seen) = self.batches.try_recv() {
+            self.seen.borrow_mut().push(seen);
+        }
+        self.touches()
+    }
+
     /// How often `path` was delivered so far.
     pub fn count(&self, path: &Path) -> usize {
         self.touches().iter().filter(|other| *other == path).count()
