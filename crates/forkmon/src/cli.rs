@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::keys::When;
 use crate::messages::Color;
+use crate::output;
 
 pub use values::{StopSignal, budget, duration, size, stop_signal};
 
@@ -253,6 +254,42 @@ pub struct RunArgs {
     /// Memory that checkpoints may add, as in 512MiB [default: a quarter of the machine's]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Checkpoints")]
     pub max_memory: Option<u64>,
+
+    /// Where the command's output goes [default: live]
+    ///
+    /// With live the command writes straight to forkmon's standard output and
+    /// standard error, and after a resume only what is new appears. With replay its
+    /// output goes through forkmon, and after a resume what was kept is written again
+    /// before what is new: the whole output of the run.
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_enum,
+        hide_possible_values = false,
+        help_heading = "Output"
+    )]
+    pub output: Option<output::Mode>,
+
+    /// How much output to keep for --output replay, as in 64MiB [default: 16MiB]
+    ///
+    /// For standard output and standard error each. What is older is not shown again.
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Output")]
+    pub output_limit: Option<u64>,
+
+    /// Clear the terminal before a resume's or a restart's output
+    ///
+    /// With --clear=all what has scrolled out of the screen, too.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "screen",
+        hide_possible_values = false,
+        help_heading = "Output"
+    )]
+    pub clear: Option<output::Clear>,
 
     /// Write what happens to this file, one JSON object a line
     ///

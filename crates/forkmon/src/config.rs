@@ -13,12 +13,14 @@ use anyhow::Context as _;
 use crate::cli::{OnConnection, RunArgs};
 use crate::keys::When;
 use crate::messages::Color;
+use crate::output;
 use crate::scope::{self, Scope};
 
 const DEFAULT_DELAY: Duration = Duration::from_millis(5);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_BUDGET: f64 = 0.05;
 const DEFAULT_MAX_CHECKPOINTS: usize = 32;
+const DEFAULT_OUTPUT_LIMIT: u64 = 16 << 20;
 
 /// All that a run of forkmon needs to know from the person who started it.
 #[derive(Debug, Clone)]
@@ -62,6 +64,8 @@ pub struct Config {
     pub runtime_dir: Option<PathBuf>,
     /// What becomes of the guest's connections to others.
     pub on_connection: OnConnection,
+    /// What becomes of the guest's output.
+    pub output: output::Options,
     /// When keys are read from the terminal.
     pub keys: When,
     /// Say nothing but forkmon's own failures.
@@ -167,6 +171,19 @@ impl Config {
                 .map(|socket| environment.cwd.join(socket)),
             runtime_dir: environment.runtime_dir.clone(),
             on_connection: typed.on_connection.unwrap_or_default(),
+            output: output::Options {
+                // Nobody goes back in a run that nobody watches.
+                mode: match typed.output {
+                    Some(mode) if !typed.once => mode,
+                    _ => output::Mode::Live,
+                },
+                clear: typed.clear,
+                limit: typed
+                    .output_limit
+                    .unwrap_or(DEFAULT_OUTPUT_LIMIT)
+                    .try_into()
+                    .unwrap_or(usize::MAX),
+            },
             keys: typed.keys.unwrap_or_default(),
             // As in the C tool, being set is enough, whatever the value.
             quiet: typed.quiet || environment.quiet.is_some(),

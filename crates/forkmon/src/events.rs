@@ -78,6 +78,9 @@ pub enum Event {
         code: Option<i32>,
         /// The number of the signal that ended it.
         signal: Option<i32>,
+        /// Where the run's output is, if forkmon carries it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        shown: Option<Shown>,
     },
     /// Something works less well than it could, said once.
     Warning {
@@ -86,6 +89,26 @@ pub enum Event {
         /// The same text as on standard error.
         message: String,
     },
+}
+
+/// Where the whole output of a run stands in what forkmon itself has written to its
+/// standard output and its standard error, messages and all. Where those are one
+/// file, both are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// In its standard output.
+    pub stdout: Span,
+    /// In its standard error.
+    pub stderr: Span,
+}
+
+/// Bytes of a stream, counted from forkmon's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// The first one.
+    pub from: u64,
+    /// The one after the last.
+    pub to: u64,
 }
 
 /// One changed path of [`Event::Change`].

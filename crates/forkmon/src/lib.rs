@@ -24,6 +24,7 @@ pub mod guardian;
 pub mod keys;
 pub mod lua_pattern;
 pub mod messages;
+pub mod output;
 pub mod scope;
 pub mod supervisor;
 mod sys;

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::output::Voice;
+
 /// When to colour, as `--color` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Color {
@@ -64,6 +66,8 @@ pub struct Messages {
     /// Paths below it are shown relative to it.
     cwd: PathBuf,
     said: HashSet<String>,
+    /// What they are passed through to stand in their places.
+    voice: Option<Voice>,
 }
 
 const PREFIX: Style = AnsiColor::Cyan.on_default();
@@ -85,6 +89,7 @@ impl Messages {
             },
             cwd: cwd.to_owned(),
             said: HashSet::new(),
+            voice: None,
         }
     }
 
@@ -97,6 +102,23 @@ impl Messages {
             Color::Auto
         };
         Self::new(color, false, Path::new("/"))
+    }
+
+    /// Passes them through what carries the guest's output to the same place.
+    pub fn pass_through(&mut self, voice: Voice) {
+        self.voice = Some(voice);
+    }
+
+    /// The same for answers to what somebody asks for, which are told even if quiet.
+    #[must_use]
+    pub fn for_answers(&self) -> Self {
+        Self {
+            quiet: false,
+            color: self.color,
+            cwd: self.cwd.clone(),
+            said: HashSet::new(),
+            voice: self.voice.clone(),
+        }
     }
 
     /// Files changed, or none (somebody asked for it), and this is what forkmon did.
@@ -213,8 +235,16 @@ impl Messages {
         // terminal.
         let mut rendered = anstream::AutoStream::new(Vec::new(), self.stderr_choice());
         let _ = rendered.write_all(line.as_bytes());
+        let rendered = rendered.into_inner();
+        if self
+            .voice
+            .as_ref()
+            .is_some_and(|voice| voice.say(&rendered))
+        {
+            return;
+        }
         // Nobody may be reading any more; that is no reason to stop.
-        let _ = std::io::stderr().write_all(&rendered.into_inner());
+        let _ = std::io::stderr().write_all(&rendered);
     }
 
     fn stderr_choice(&self) -> anstream::ColorChoice {

@@ -6,18 +6,21 @@ use crate::{Program, Tracer};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A program to run, with its arguments and environment. Everything else (open
 /// files, working directory, process group, …) is inherited.
-#[derive(Clone, Debug)]
-pub struct Command {
+#[derive(Clone, Debug, Default)]
+pub struct Command<'a> {
     /// The program's name and its arguments.
     pub arguments: Vec<OsString>,
     /// The whole environment.
     pub environment: Vec<(OsString, OsString)>,
+    /// Its standard input, output and error, each of a number above 2; `None`
+    /// inherits.
+    pub streams: [Option<BorrowedFd<'a>>; 3],
 }
 
 /// Why a guest could not be started.
@@ -121,7 +124,11 @@ impl Tracer {
     /// # Errors
     ///
     /// [`SpawnError`]: not found, not executable, or ptrace refused.
-    pub fn spawn(&mut self, command: &Command, filter: &Program) -> Result<Spawned, SpawnError> {
+    pub fn spawn(
+        &mut self,
+        command: &Command<'_>,
+        filter: &Program,
+    ) -> Result<Spawned, SpawnError> {
         let name = command
             .arguments
             .first()
@@ -154,6 +161,7 @@ impl Tracer {
             arguments,
             shell,
             environment,
+            streams: command.streams,
             filter: &filter.0,
             go: go_read.as_fd(),
             failure: failure_write.as_fd(),
@@ -199,6 +207,10 @@ impl Spawned {
         let source = io::Error::from_raw_os_error(errno);
         Some(match Stage::from_byte(report[0])? {
             Stage::NoNewPrivileges | Stage::Filter => SpawnError::Seccomp(source),
+            Stage::Streams => SpawnError::Other {
+                step: "give the guest its standard streams",
+                source,
+            },
             Stage::Exec if is_missing(&source) => SpawnError::NotFound(self.path),
             Stage::Exec => SpawnError::NotExecutable {
                 path: self.path,

@@ -8,10 +8,11 @@ use tracee::{
     Routine, Rule, Tid, Tracer, vdso_syscall_offset,
 };
 
-fn command(arguments: &[&str]) -> Command {
+fn command(arguments: &[&str]) -> Command<'static> {
     Command {
         arguments: arguments.iter().map(Into::into).collect(),
         environment: std::env::vars_os().collect(),
+        ..Command::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Supervisor;
 use crate::events::Event;
+use crate::output::Position;
 use journal::Mark;
 use snapshot::{Frozen, HeldFile, Image, Refusal};
 use std::os::unix::fs::MetadataExt;
@@ -15,6 +16,8 @@ use tracee::{Stopped, Tid};
 pub(super) struct Stored {
     pub(super) image: Image,
     pub(super) mark: Mark,
+    /// How much output the guest had written.
+    pub(super) output: Position,
     pub(super) taken: Instant,
 }
 
@@ -74,6 +77,7 @@ impl Supervisor<'_> {
             || !self.run.is_settled()
             || self.run.process_of(tid) != Some(self.run.root())
             || time < self.costs.not_before
+            || self.output.is_backed_up()
             || !self.timeline.checkpoint_due(path, time, self.costs.last)
         {
             return Ok(Some(task));
@@ -126,7 +130,8 @@ impl Supervisor<'_> {
         (frozen, mark)
     }
 
-    /// Puts a checkpoint on the timeline, whose limits may cost others, or itself.
+    /// Puts a checkpoint on the timeline, whose limits may cost others, or itself. The
+    /// guest has not gone on since it was frozen.
     pub(super) fn keep(
         &mut self,
         image: Image,
@@ -157,8 +162,14 @@ impl Supervisor<'_> {
             memory: own_memory(resident),
             depth: self.run.guest.depth(),
         };
-        let taken = Instant::now();
-        self.stored.insert(id, Stored { image, mark, taken });
+        let stored = Stored {
+            image,
+            mark,
+            // The guest still stands still.
+            output: self.output.position(),
+            taken: Instant::now(),
+        };
+        self.stored.insert(id, stored);
         for dropped in self.timeline.add_checkpoint(checkpoint) {
             self.discard(dropped);
         }

@@ -115,6 +115,9 @@ impl Supervisor<'_> {
                 Refusal::Late
             });
         }
+        if self.output.is_backed_up() {
+            return Err(Refusal::Late);
+        }
         let time = self.run.guest_time();
         loop {
             let began = Instant::now();
@@ -180,6 +183,7 @@ impl Supervisor<'_> {
                         latency,
                     },
                 );
+                self.output.show();
                 Ok(Reply::Resumed {
                     from: u64::from(wanted.0),
                     kept_ms: kept.as_secs_f64() * 1000.0,

@@ -295,6 +295,7 @@ impl Supervisor<'_> {
                             latency,
                         },
                     );
+                    self.output.show();
                     return Ok(());
                 }
                 Err(why) => reason = why,

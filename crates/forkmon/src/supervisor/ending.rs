@@ -5,7 +5,7 @@ use super::birth::Birth;
 use super::fingerprint;
 use super::inbox::Timed;
 use super::run::Pending;
-use crate::events::{Event, Reason};
+use crate::events::Reason;
 use crate::messages::Ended;
 use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
@@ -51,7 +51,7 @@ impl Supervisor<'_> {
         if self.quitting.is_none() && !self.config.once {
             self.warn_of_nothing_watched();
         }
-        self.emit(&Event::Exit { code, signal });
+        self.exited(code, signal);
         if self.quitting.is_some() {
             return Ok(());
         }

@@ -4,6 +4,7 @@
 //! deadlines are put here by other threads, which then ring its bell.
 
 use crate::control::Asked;
+use crate::output::Told;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -31,6 +32,8 @@ pub(super) enum News {
     Control(Asked),
     /// All file events from before the nth wait was asked for are handed over.
     Delivered(u64),
+    /// Something became known of a destination of the guest's output, the nth.
+    Output(usize, Told),
     /// A time has passed.
     Timed(Timed),
 }

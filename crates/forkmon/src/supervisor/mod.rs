@@ -28,6 +28,7 @@ mod proc_path;
 mod rewind;
 mod run;
 mod setup;
+mod streams;
 mod waiting;
 mod walk;
 
@@ -39,6 +40,7 @@ use crate::control::Asked;
 use crate::events::{Event, Events};
 use crate::keys::Keys;
 use crate::messages::Messages;
+use crate::output::Output;
 use anyhow::Context as _;
 use checkpoint::{Costs, Stored};
 use control::Wanted;
@@ -56,6 +58,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use streams::UntoldExit;
 use timeline::{CheckpointId, Identity, Timeline};
 use tracee::{Command, End, Program, Report, Stopped, Tid, Tracer};
 use waiting::Waiting;
@@ -84,6 +87,9 @@ struct Supervisor<'a> {
     outputs: HashSet<(u64, u64)>,
     /// Standard input, if it is a file, and where it stood.
     input: Option<u64>,
+    output: Output,
+    /// How the run ended, until all of its output is written.
+    untold_exit: Option<UntoldExit>,
     bell: Doorbell,
     inbox: Receiver<News>,
     keeper: Arc<Mutex<Keeper>>,
@@ -163,10 +169,6 @@ fn or_death(result: anyhow::Result<()>) -> anyhow::Result<()> {
 impl Supervisor<'_> {
     /// Starts the guest from its beginning.
     fn start(&mut self) -> anyhow::Result<()> {
-        let command = Command {
-            arguments: self.config.command.clone(),
-            environment: std::env::vars_os().collect(),
-        };
         let number = self.next_run;
         self.next_run += 1;
         self.costs.forget_run();
@@ -176,6 +178,12 @@ impl Supervisor<'_> {
             let _ = rustix::fs::seek(std::io::stdin(), SeekFrom::Start(position));
         }
         self.tell_keys(true);
+        let [output, error] = self.output.guest_ends();
+        let command = Command {
+            arguments: self.config.command.clone(),
+            environment: std::env::vars_os().collect(),
+            streams: [None, output, error],
+        };
         match self.tracer.spawn(&command, &self.filter) {
             Ok(spawned) => {
                 let mut guest = Guest::new(spawned.task, Arc::clone(&self.inherited));
@@ -383,6 +391,7 @@ impl Supervisor<'_> {
                     signal,
                     by_terminal,
                 } => self.asked_to_quit(signal, by_terminal),
+                News::Output(index, told) => self.output_told(index, told),
                 News::Timed(Timed::Deadline(nth)) => {
                     self.deadline_passed |= nth == self.deadline;
                 }

@@ -28,7 +28,9 @@ impl Supervisor<'_> {
         for dropped in self.timeline.rewind(Some(id)) {
             self.discard(dropped);
         }
-        let mark = self.stored.get(&id).ok_or(Reason::NotRestorable)?.mark;
+        let stored = self.stored.get(&id).ok_or(Reason::NotRestorable)?;
+        let (mark, output) = (stored.mark, stored.output);
+        self.rewind_output(Some(output));
         if !self.undo_to(mark) {
             return Err(Reason::Effects);
         }
@@ -153,6 +155,7 @@ impl Supervisor<'_> {
         for dropped in self.timeline.rewind(None) {
             self.discard(dropped);
         }
+        self.rewind_output(None);
         self.undo_to(self.beginning);
         self.last_access.clear();
         self.lost_to_effects = false;
@@ -171,6 +174,7 @@ impl Supervisor<'_> {
             latency_ms: began.elapsed(),
             reason,
         });
+        self.output.show();
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::guardian::Guardian;
 use crate::keys::Keys;
 use crate::messages::Messages;
+use crate::output::{Output, Teller};
 use anyhow::Context as _;
 use journal::Journal;
 use rustix::fs::FileType;
@@ -37,7 +38,7 @@ pub(super) fn supervise(
     events: &mut Events,
 ) -> anyhow::Result<u8> {
     tracee::become_subreaper().context("cannot become the reaper of the guest's orphans")?;
-    let inherited = Inherited::of_this_process().context("cannot list the open files")?;
+    let mut inherited = Inherited::of_this_process().context("cannot list the open files")?;
     let mut tracer = Tracer::new();
     let guardian = Guardian::start().context("cannot start the guardian process")?;
     let keeper = Keeper::new(guardian);
@@ -45,6 +46,7 @@ pub(super) fn supervise(
     let keeper = Arc::new(Mutex::new(keeper));
     let (bell, inbox) = Doorbell::new(bell);
     bell.listen_for_signals().context("cannot handle signals")?;
+    let output = start_output(config, messages, &bell, &mut inherited)?;
     let watcher = if config.once {
         None
     } else {
@@ -70,7 +72,7 @@ pub(super) fn supervise(
     let beginning = journal.mark();
     let inherited = Arc::new(inherited);
     let server = start_server(config, messages, &bell, &keeper)?;
-    let keys = start_keys(config, &bell, &keeper)?;
+    let keys = start_keys(config, messages, &bell, &keeper)?;
     let mut supervisor = Supervisor {
         tracer,
         filter: filter::filter(),
@@ -107,6 +109,8 @@ pub(super) fn supervise(
         inherited,
         outputs: inherited_outputs(config),
         input: position_of_input(),
+        output,
+        untold_exit: None,
         bell,
         inbox,
         keeper,
@@ -117,6 +121,7 @@ pub(super) fn supervise(
     };
     let outcome = supervisor.start().and_then(|()| supervisor.until_the_end());
     supervisor.clean_up();
+    supervisor.finish_output();
     drop(supervisor);
     // Nobody is left who could answer what is asked.
     drop(server);
@@ -154,16 +159,41 @@ fn start_server(
     }
 }
 
+/// Makes the guest's standard output and standard error, and passes the messages
+/// through where they stand between the guest's lines.
+fn start_output(
+    config: &Config,
+    messages: &mut Messages,
+    bell: &Doorbell,
+    inherited: &mut Inherited,
+) -> anyhow::Result<Output> {
+    let delivering = bell.clone();
+    let teller: Teller = Arc::new(move |index, told| {
+        delivering.send(News::Output(index, told));
+    });
+    let output = Output::start(config.output, &teller)?;
+    for end in output.guest_ends().into_iter().flatten() {
+        inherited
+            .add(end)
+            .context("cannot look at the guest's output")?;
+    }
+    if let Some(voice) = output.voice() {
+        messages.pass_through(voice);
+    }
+    Ok(output)
+}
+
 /// Reads the keys that are for forkmon.
 fn start_keys(
     config: &Config,
+    messages: &Messages,
     bell: &Doorbell,
     keeper: &Mutex<Keeper>,
 ) -> anyhow::Result<Option<Keys>> {
     if config.once {
         return Ok(None);
     }
-    let messages = Messages::new(config.color, false, &config.cwd);
+    let messages = messages.for_answers();
     let delivering = bell.clone();
     let keys = Keys::start(config.keys, messages, move |asked| {
         delivering.send(News::Control(asked));

@@ -1,6 +1,6 @@
 //! Those who wait until nothing is left to be done: everything that was saved
-//! before they asked has been compared and acted upon, and no process of the
-//! guest is alive. The watcher tells when it has delivered what was saved; a run
+//! before they asked has been compared and acted upon, no process of the guest is
+//! alive, and all of its output that forkmon carries is written. The watcher tells when it has delivered what was saved; a run
 //! that follows from it is waited for like the present one.
 
 use super::Supervisor;
@@ -66,7 +66,10 @@ impl Supervisor<'_> {
 
     /// Answers those whose time has come.
     pub(super) fn answer_waiting(&mut self) {
-        let busy = self.run.is_alive() || self.dropping || !self.later.is_empty();
+        let busy = self.run.is_alive()
+            || self.dropping
+            || !self.later.is_empty()
+            || self.untold_exit.is_some();
         if busy || self.waiting.waiters.is_empty() {
             return;
         }

@@ -21,6 +21,7 @@ mod lookups;
 mod lua;
 mod moments;
 mod node;
+mod output;
 mod own_names;
 mod perl;
 mod python;

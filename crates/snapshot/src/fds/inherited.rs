@@ -5,6 +5,7 @@ use super::socket::Rebound;
 use crate::procfs;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use tracee::Tid;
 
@@ -47,6 +48,19 @@ impl Inherited {
             rebound: Rebound::default(),
             found: Found::default(),
         })
+    }
+
+    /// Adds a file of this process that a guest gets in another way: as one of its
+    /// standard streams. It has to stay open here.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be looked at.
+    pub fn add(&mut self, file: BorrowedFd<'_>) -> io::Result<()> {
+        let stat = rustix::fs::fstat(file)?;
+        self.files
+            .push((file.as_raw_fd(), stat.st_dev, stat.st_ino));
+        Ok(())
     }
 
     /// Whether a guest's fd is one of these, by the open file description.

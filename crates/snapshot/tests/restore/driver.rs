@@ -80,6 +80,7 @@ impl Driver {
         let command = Command {
             arguments: all,
             environment: std::env::vars_os().collect(),
+            ..Command::default()
         };
         let spawned = tracer.spawn(&command, &filter.compile()).unwrap();
         let watched = Arc::new(AtomicI32::new(spawned.task.raw()));

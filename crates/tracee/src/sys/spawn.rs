@@ -14,13 +14,19 @@ pub(crate) enum Stage {
     NoNewPrivileges = 1,
     Filter = 2,
     Exec = 3,
+    Streams = 4,
 }
 
 impl Stage {
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        [Stage::NoNewPrivileges, Stage::Filter, Stage::Exec]
-            .into_iter()
-            .find(|stage| *stage as u8 == byte)
+        [
+            Stage::NoNewPrivileges,
+            Stage::Filter,
+            Stage::Exec,
+            Stage::Streams,
+        ]
+        .into_iter()
+        .find(|stage| *stage as u8 == byte)
     }
 }
 
@@ -35,6 +41,8 @@ pub(crate) struct Plan<'a> {
     pub shell: Vec<CString>,
     /// `NAME=value`.
     pub environment: Vec<CString>,
+    /// Its standard streams, where it does not inherit them.
+    pub streams: [Option<BorrowedFd<'a>>; 3],
     /// The filter.
     pub filter: &'a [libc::sock_filter],
     /// Readable once the child may go on; at its end the child gives up.
@@ -60,6 +68,7 @@ pub(crate) fn fork(plan: &Plan<'_>) -> io::Result<Tid> {
     };
     let go = plan.go.as_raw_fd();
     let failure = plan.failure.as_raw_fd();
+    let streams = plan.streams.map(|stream| stream.map(|fd| fd.as_raw_fd()));
     // SAFETY: the child makes async-signal-safe calls only, on memory that was
     // prepared above and is copied by fork, and ends by exec or _exit.
     unsafe {
@@ -87,6 +96,14 @@ pub(crate) fn fork(plan: &Plan<'_>) -> io::Result<Tid> {
             libc::write(failure, report.as_ptr().cast(), report.len());
             libc::_exit(127)
         };
+        for (number, stream) in (0..).zip(streams) {
+            // One that is there already would keep its close-on-exec flag.
+            if let Some(fd) = stream
+                && (fd == number || libc::dup2(fd, number) < 0)
+            {
+                fail(Stage::Streams);
+            }
+        }
         // The standard library ignores SIGPIPE, which is inherited over exec.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 {

@@ -346,6 +346,14 @@ impl Forkmon {
         found
     }
 
+    /// Waits until this stands on standard error so many times.
+    pub fn wait_messages(&mut self, text: &str, times: usize) {
+        self.wait_until(&format!("{text:?} on standard error"), |run| {
+            let all = String::from_utf8_lossy(&run.stderr);
+            (all.matches(text).count() >= times).then_some(())
+        });
+    }
+
     /// Everything said on standard error so far.
     pub fn messages(&mut self) -> String {
         self.read_all();

@@ -1,0 +1,276 @@
+//! What becomes of the guest's output.
+//!
+//! With [`Mode::Live`] the guest writes straight to where forkmon does, and after a
+//! resume only what is new appears. With [`Mode::Replay`] its output goes through
+//! forkmon, and after a resume the part that was written before the checkpoint is
+//! shown again, so that what is on the screen is the whole output of the run.
+//!
+//! ```text
+//!   guest ──write──► carrier ──► channel (a thread) ──► forkmon's stdout or stderr
+//!                                  └─ script: what is written, in which order
+//!   messages ──────────────────────►    └─ kept: the run's output so far
+//! ```
+//!
+//! Where standard output and standard error are the same file, the guest has one
+//! carrier for both, so that their order stays. What a checkpoint has to know is a
+//! [`Position`]: how many bytes the guest had written. What is written of a run that
+//! is then dropped is written as it comes, since a person watches; what was not
+//! written when it is dropped never is.
+
+mod carrier;
+mod channel;
+mod kept;
+mod script;
+
+use anyhow::Context as _;
+use carrier::Carrier;
+use channel::Channel;
+use rustix::fs::FileType;
+use std::io::IsTerminal as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use tracee::Tid;
+
+pub use channel::Told;
+
+/// Where the guest's output goes, as `--output` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Mode {
+    /// Straight to where forkmon's goes; after a resume only the new part appears
+    #[default]
+    Live,
+    /// Through forkmon; after a resume the kept part is shown again before the new one
+    Replay,
+}
+
+/// How much of a terminal to clear before a run's output, as `--clear` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Clear {
+    /// The screen
+    Screen,
+    /// The screen and what has scrolled out of it
+    All,
+}
+
+impl Clear {
+    /// Attributes off, the cursor to the corner, the screen erased (ECMA-48), and
+    /// with it what xterm calls the saved lines.
+    fn sequence(self) -> &'static [u8] {
+        match self {
+            Self::Screen => b"\x1b[m\x1b[H\x1b[2J",
+            Self::All => b"\x1b[m\x1b[H\x1b[2J\x1b[3J",
+        }
+    }
+}
+
+/// How much a run has written to its standard output and its standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position([u64; 2]);
+
+/// What is wanted of the output.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Where it goes.
+    pub mode: Mode,
+    /// What to clear before a resume's or a restart's output.
+    pub clear: Option<Clear>,
+    /// How many bytes of each destination are kept for the next resume.
+    pub limit: usize,
+}
+
+/// The guest's output.
+pub struct Output {
+    /// Of standard output and standard error; `None` if the guest has forkmon's own.
+    channels: Option<[Arc<Channel>; 2]>,
+    clear: Option<Clear>,
+}
+
+/// What can be told of a channel: 0 is that of standard output, also where it is the
+/// one of both, 1 that of standard error.
+pub type Teller = Arc<dyn Fn(usize, Told) + Send + Sync>;
+
+/// Where messages are passed that stand between the guest's lines.
+#[derive(Clone)]
+pub struct Voice(Arc<Channel>);
+
+impl std::fmt::Debug for Voice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Voice").finish_non_exhaustive()
+    }
+}
+
+impl Voice {
+    /// Has a whole line written to standard error, in its place; false if that does
+    /// not happen any more.
+    #[must_use]
+    pub fn say(&self, line: &[u8]) -> bool {
+        self.0.say(line)
+    }
+}
+
+impl Output {
+    /// Gets ready for the guest's first run.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be made that is needed for it.
+    pub fn start(options: Options, tell: &Teller) -> anyhow::Result<Self> {
+        let channels = match options.mode {
+            Mode::Live => None,
+            Mode::Replay => Some(channels(options.limit, tell)?),
+        };
+        Ok(Self {
+            channels,
+            clear: options.clear,
+        })
+    }
+
+    /// What the guest has as its standard output and standard error instead of
+    /// forkmon's.
+    #[must_use]
+    pub fn guest_ends(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        let end = |index: usize| Some(self.channels.as_ref()?[index].guest_end());
+        [end(0), end(1)]
+    }
+
+    /// Where messages are to go, if not straight to standard error.
+    #[must_use]
+    pub fn voice(&self) -> Option<Voice> {
+        let [_, error] = self.channels.as_ref()?;
+        Some(Voice(Arc::clone(error)))
+    }
+
+    /// How much the run has written so far. It must stand still.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position(match &self.channels {
+            Some(channels) => channels.each_ref().map(|channel| channel.position()),
+            None => [0; 2],
+        })
+    }
+
+    /// Whether so much waits for a slow reader that no checkpoint can be taken.
+    #[must_use]
+    pub fn is_backed_up(&self) -> bool {
+        self.each().any(|(_, channel)| channel.is_backed_up())
+    }
+
+    /// The run is dead, and the next one begins at a checkpoint's position or at the
+    /// beginning. What of it is kept is shown after [`Output::show`].
+    pub fn rewind(&self, position: Option<Position>) {
+        let Position(positions) = position.unwrap_or_default();
+        for (index, channel) in self.each() {
+            channel.rewind(positions[index], None);
+        }
+        if self.channels.is_none() {
+            self.clear_at_once();
+        }
+    }
+
+    /// What is said of the next run was said: its output may follow.
+    pub fn show(&self) {
+        for (_, channel) in self.each() {
+            channel.show();
+        }
+    }
+
+    /// The run has ended. Whether [`Told::Reached`] comes of each destination, once
+    /// all that it wrote is there.
+    pub fn ended(&self, run: u64) -> bool {
+        for (_, channel) in self.each() {
+            channel.ended(run);
+        }
+        self.channels.is_some()
+    }
+
+    /// Of how many destinations there is something to be told.
+    #[must_use]
+    pub fn destinations(&self) -> usize {
+        self.each().count()
+    }
+
+    /// Has everything written that is left. [`Told::Finished`] comes of each
+    /// destination.
+    pub fn finish(&self) {
+        for (_, channel) in self.each() {
+            channel.finish();
+        }
+    }
+
+    fn each(&self) -> impl Iterator<Item = (usize, &Arc<Channel>)> {
+        let all = self.channels.iter().flat_map(|[first, second]| {
+            let both = !Arc::ptr_eq(first, second);
+            [Some((0, first)), both.then_some((1, second))]
+        });
+        all.flatten()
+    }
+
+    /// Clears the terminal that the guest writes to by itself.
+    fn clear_at_once(&self) {
+        let Some(clear) = self.clear else {
+            return;
+        };
+        let (output, error) = (std::io::stdout(), std::io::stderr());
+        // Nobody may be reading any more; that is no reason to stop.
+        let _ = if output.is_terminal() {
+            rustix::io::write(&output, clear.sequence())
+        } else if error.is_terminal() {
+            rustix::io::write(&error, clear.sequence())
+        } else {
+            Ok(0)
+        };
+    }
+}
+
+fn channels(limit: usize, tell: &Teller) -> anyhow::Result<[Arc<Channel>; 2]> {
+    let (output, error) = (std::io::stdout(), std::io::stderr());
+    let first = channel(output.as_fd(), 0, limit, tell)?;
+    let second = if is_same(output.as_fd(), error.as_fd()) {
+        Arc::clone(&first)
+    } else {
+        channel(error.as_fd(), 1, limit, tell)?
+    };
+    Ok([first, second])
+}
+
+fn channel(
+    destination: BorrowedFd<'_>,
+    index: usize,
+    limit: usize,
+    tell: &Teller,
+) -> anyhow::Result<Arc<Channel>> {
+    if destination.is_terminal() {
+        anyhow::bail!(
+            "--output replay works only where standard output and standard error are no \
+             terminals, as in `forkmon … 2>&1 | cat`"
+        );
+    }
+    let carrier = Carrier::pipe().context("cannot make a pipe for the guest's output")?;
+    let destination = duplicate(destination).context("cannot duplicate standard output")?;
+    let tell = Arc::clone(tell);
+    let tell = Box::new(move |told| tell(index, told));
+    Channel::start(destination, carrier, limit, false, tell)
+        .context("cannot begin to carry the guest's output")
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3)
+}
+
+/// Whether two of this process's files are one: bytes that go to both stay in the
+/// order in which they are written.
+fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let (Ok(first), Ok(second)) = (rustix::fs::fstat(one), rustix::fs::fstat(other)) else {
+        return false;
+    };
+    if (first.st_dev, first.st_ino) != (second.st_dev, second.st_ino) {
+        return false;
+    }
+    if !FileType::from_raw_mode(first.st_mode).is_file() {
+        return true;
+    }
+    // Two openings of a regular file have an offset each.
+    let own = Tid::new(rustix::process::getpid().as_raw_nonzero().get());
+    let number = |fd: BorrowedFd<'_>| std::os::fd::AsRawFd::as_raw_fd(&fd);
+    tracee::same_open_file((own, number(one)), (own, number(other))).unwrap_or(true)
+}

@@ -1,0 +1,117 @@
+//! The guest's standard streams, as runs begin, are frozen, dropped and end. What
+//! is done with the bytes is `output`'s concern.
+
+use super::Supervisor;
+use super::inbox::News;
+use crate::events::{Event, Shown, Span};
+use crate::output::{Position, Told};
+use std::time::Instant;
+
+/// A run's end that is not told yet: its output is still being written.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct UntoldExit {
+    code: Option<i32>,
+    signal: Option<i32>,
+    /// By destination.
+    shown: [Option<Span>; 2],
+}
+
+impl Supervisor<'_> {
+    /// The guest's first process has ended. That is told once all of its output is
+    /// written, so that whoever hears of it can read that.
+    pub(super) fn exited(&mut self, code: Option<i32>, signal: Option<i32>) {
+        if self.output.ended(self.run.number) {
+            self.untold_exit = Some(UntoldExit {
+                code,
+                signal,
+                shown: [None; 2],
+            });
+        } else {
+            self.emit(&Event::Exit {
+                code,
+                signal,
+                shown: None,
+            });
+        }
+    }
+
+    /// Tells of a run's end whose output nobody waits for any more.
+    fn tell_exit(&mut self) {
+        if let Some(exit) = self.untold_exit.take() {
+            self.emit(&Event::Exit {
+                code: exit.code,
+                signal: exit.signal,
+                shown: None,
+            });
+        }
+    }
+
+    /// Something became known of a destination of the guest's output.
+    pub(super) fn output_told(&mut self, index: usize, told: Told) {
+        match told {
+            Told::Reached { run, from, to } if run == self.run.number => {
+                self.output_written(index, Span { from, to });
+            }
+            Told::Reached { .. } | Told::Finished => {}
+            Told::Forgot => {
+                self.warn(
+                    "output-limit",
+                    "the program has written more than is kept of its output; a resume will show \
+                     the end of it only; see --output-limit",
+                );
+            }
+            Told::Broken(error) => {
+                let which = ["output", "error"][index];
+                let text = format!("cannot write to standard {which}: {error}");
+                self.warn("output-broken", &text);
+            }
+        }
+    }
+
+    fn output_written(&mut self, index: usize, span: Span) {
+        let Some(exit) = &mut self.untold_exit else {
+            return;
+        };
+        exit.shown[index] = Some(span);
+        if self.output.destinations() == 1 {
+            exit.shown[1] = Some(span);
+        }
+        let UntoldExit {
+            code,
+            signal,
+            shown,
+        } = *exit;
+        if let [Some(stdout), Some(stderr)] = shown {
+            self.untold_exit = None;
+            self.emit(&Event::Exit {
+                code,
+                signal,
+                shown: Some(Shown { stdout, stderr }),
+            });
+        }
+    }
+
+    /// The run is dead, and the next one begins at a checkpoint or at the beginning.
+    pub(super) fn rewind_output(&mut self, position: Option<Position>) {
+        self.tell_exit();
+        self.output.rewind(position);
+    }
+
+    /// Has everything written that the guest left, unless somebody does not want to
+    /// wait for that.
+    pub(super) fn finish_output(&mut self) {
+        self.output.finish();
+        let deadline = Instant::now() + self.config.stop_timeout;
+        let mut left = self.output.destinations();
+        while left > 0 {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match self.inbox.recv_timeout(patience) {
+                Ok(News::Output(_, Told::Finished)) => left -= 1,
+                Ok(News::Output(index, told)) => self.output_told(index, told),
+                Ok(News::Quit { .. }) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        self.tell_exit();
+    }
+}
