@@ -1,0 +1,2 @@
+second='second @30@'
+echo "$second"
