@@ -1,9 +1,9 @@
 //! The oracle: after every edit, is what forkmon leaves what a fresh run would?
 //!
 //! Each project below `projects` is run under the real forkmon while a person,
-//! made from a seed, edits its files. After each step, exit status and the whole
-//! tree of files are compared with those of the bare program, run from the
-//! beginning on the files as the person has made them by then.
+//! made from a seed, edits its files. After each step, what was printed, the exit
+//! status and the whole tree of files are compared with those of the bare program,
+//! run from the beginning on the files as the person has made them by then.
 //!
 //! ```text
 //!  seed ──► generator ──► steps ──┬──► model ──► plain run ──► outcome ┐

@@ -15,6 +15,7 @@ use super::tree::{Rename, Tree};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
     /// The exit status, 128 + n for signal n.
     pub status: i32,
     pub tree: Tree,
@@ -72,6 +73,7 @@ impl<'a> Plain<'a> {
         let status = output.status;
         Ok(Outcome {
             stdout: rename.apply(&output.stdout),
+            stderr: rename.apply(&output.stderr),
             status: status
                 .code()
                 .or(status.signal().map(|signal| 128 + signal))

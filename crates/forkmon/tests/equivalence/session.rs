@@ -28,12 +28,14 @@ use super::site::{Side, Site};
 /// How long anything may take. It only turns a hang into a difference.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How a run has ended, once nothing is left to be done.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+/// What a run has come to, once nothing is left to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    pub run: u64,
     /// The exit status, 128 + n for signal n.
     pub status: i32,
+    /// All that it has printed.
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
 }
 
 /// A running forkmon. What goes wrong is a text that says so.
@@ -81,6 +83,7 @@ impl Session {
             // What a checkpoint costs is measured in real time, which others on
             // the machine make longer: with this, the next one is always allowed.
             .arg("--budget=100%")
+            .arg("--output=replay")
             .args(project.definition.options)
             .arg("--")
             .args(project.argv())
@@ -158,13 +161,22 @@ impl Session {
             serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
         let number = |field: &str| reply[field].as_i64();
         let status = number("code").or(number("signal").map(|signal| 128 + signal));
-        match (number("run"), status) {
-            (Some(run), Some(status)) => Ok(Settled {
-                run: run.unsigned_abs(),
-                status: i32::try_from(status).unwrap_or(-1),
-            }),
-            _ => Err(format!("`wait` is answered with {text}")),
+        let Some(status) = status else {
+            return Err(format!("`wait` is answered with {text}"));
+        };
+        let exit = self.events.iter().rev().find(|event| event.name == "exit");
+        let exit = exit.ok_or("there was no exit")?;
+        if Some(exit.run) != number("run").map(i64::unsigned_abs) {
+            return Err(format!(
+                "the last exit is {}, and not of {text}",
+                exit.value
+            ));
         }
+        Ok(Settled {
+            status: i32::try_from(status).unwrap_or(-1),
+            stdout: shown(&exit.value["shown"]["stdout"], &self.stdout)?,
+            stderr: shown(&exit.value["shown"]["stderr"], &self.stderr)?,
+        })
     }
 
     /// Ends forkmon by SIGINT, as Ctrl-C does, and looks for what is left.
@@ -313,6 +325,17 @@ fn unblocked(fd: Option<OwnedFd>) -> Result<File, String> {
         .and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK))
         .map_err(|error| format!("cannot unblock a pipe: {error}"))?;
     Ok(File::from(fd))
+}
+
+/// The part of what was written that an `exit` event names.
+fn shown(range: &serde_json::Value, written: &[u8]) -> Result<Vec<u8>, String> {
+    let end = |name: &str| usize::try_from(range[name].as_u64()?).ok();
+    let part = end("from").zip(end("to"));
+    let part = part.and_then(|(from, to)| written.get(from..to));
+    part.map(<[u8]>::to_vec).ok_or_else(|| {
+        let written = written.len();
+        format!("of {written} bytes an exit says that its run's are {range}")
+    })
 }
 
 fn drain(from: &mut impl Read, into: &mut Vec<u8>) {

@@ -23,8 +23,8 @@ const HEAD: &str = "\
 |---|---:|---:|---:|---:|---:|---:|---:|";
 
 /// Runs for `FORKMON_EQUIVALENCE_FOR` seconds with seeds from
-/// `FORKMON_EQUIVALENCE_SEED` on, as many projects at a time as there are
-/// processors. `FORKMON_EQUIVALENCE_ONLY` names projects, with commas between
+/// `FORKMON_EQUIVALENCE_SEED` on, `FORKMON_EQUIVALENCE_JOBS` projects at a time, or
+/// as many as there are processors. `FORKMON_EQUIVALENCE_ONLY` names projects, with commas between
 /// them; `FORKMON_EQUIVALENCE_FIGURES` is a file for the table.
 #[test]
 #[ignore = "it runs for as long as it is told to; see scripts/soak"]
@@ -42,7 +42,8 @@ fn soak() {
     let reports = Mutex::new(Vec::new());
     let until = Instant::now() + time;
     let next = AtomicU64::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = number("FORKMON_EQUIVALENCE_JOBS").map_or(processors, |jobs| jobs as usize);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

@@ -11,7 +11,7 @@ use super::project::Project;
 use super::session::{Session, Settled};
 use super::site::{Side, Site};
 use super::tally::Tally;
-use super::tree::Tree;
+use super::tree::{Tree, first_difference};
 
 /// Forkmon was wrong.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ impl Trial<'_> {
         });
         let outcome = self.plain.outcome(&self.model);
         let expected = outcome.unwrap_or_else(|error| panic!("cannot run it plainly: {error}"));
-        let what = differences(expected, settled, &tree);
+        let what = differences(expected, &settled, &tree);
         if what.is_empty() { Ok(()) } else { Err(what) }
     }
 
@@ -129,13 +129,21 @@ impl Trial<'_> {
     }
 }
 
-fn differences(expected: &Outcome, settled: Settled, tree: &Tree) -> Vec<String> {
+fn differences(expected: &Outcome, settled: &Settled, tree: &Tree) -> Vec<String> {
     let mut what = Vec::new();
     if settled.status != expected.status {
         what.push(format!(
             "exit status {}, should be {}",
             settled.status, expected.status
         ));
+    }
+    for (name, wanted, got) in [
+        ("standard output", &expected.stdout, &settled.stdout),
+        ("standard error", &expected.stderr, &settled.stderr),
+    ] {
+        if wanted != got {
+            what.push(format!("{name} {}", first_difference(wanted, got)));
+        }
     }
     what.extend(tree.differences(&expected.tree));
     what
