@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::input;
 use crate::keys::When;
 use crate::messages::Color;
 use crate::output;
@@ -217,6 +218,21 @@ pub struct RunArgs {
     /// Do not watch: run once under observation, exit with the command's status
     #[arg(long, help_heading = "Running")]
     pub once: bool,
+
+    /// Where the command's input comes from [default: inherit for a terminal, else replay]
+    ///
+    /// With replay a resumed command is given again what the dropped run has read
+    /// since the checkpoint: forkmon keeps what it reads from a pipe. With inherit the
+    /// command reads from forkmon's standard input by itself, and what a dropped run
+    /// has read from a pipe is gone. With null it has /dev/null.
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_enum,
+        hide_possible_values = false,
+        help_heading = "Running"
+    )]
+    pub stdin: Option<input::Mode>,
 
     /// Quiet time after the last file event before acting [default: 5ms]
     ///

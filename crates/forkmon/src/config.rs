@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::cli::{OnConnection, RunArgs};
+use crate::input;
 use crate::keys::When;
 use crate::messages::Color;
 use crate::output;
@@ -64,6 +65,8 @@ pub struct Config {
     pub runtime_dir: Option<PathBuf>,
     /// What becomes of the guest's connections to others.
     pub on_connection: OnConnection,
+    /// Where the guest's input comes from, if something was said.
+    pub stdin: Option<input::Mode>,
     /// What becomes of the guest's output.
     pub output: output::Options,
     /// When keys are read from the terminal.
@@ -171,6 +174,11 @@ impl Config {
                 .map(|socket| environment.cwd.join(socket)),
             runtime_dir: environment.runtime_dir.clone(),
             on_connection: typed.on_connection.unwrap_or_default(),
+            stdin: match typed.stdin {
+                // Nobody goes back in a run that nobody watches.
+                None | Some(input::Mode::Replay) if typed.once => Some(input::Mode::Inherit),
+                stdin => stdin,
+            },
             output: output::Options {
                 // Nobody goes back in a run that nobody watches.
                 mode: match typed.output {

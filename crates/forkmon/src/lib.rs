@@ -21,6 +21,7 @@ pub mod control;
 pub mod demo;
 pub mod events;
 pub mod guardian;
+pub mod input;
 pub mod keys;
 pub mod lua_pattern;
 pub mod messages;

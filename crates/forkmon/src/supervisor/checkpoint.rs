@@ -1,8 +1,8 @@
 //! Taking, keeping and dropping checkpoints.
 
 use super::Supervisor;
+use super::streams::Positions;
 use crate::events::Event;
-use crate::output::Position;
 use journal::Mark;
 use snapshot::{Frozen, HeldFile, Image, Refusal};
 use std::os::unix::fs::MetadataExt;
@@ -16,8 +16,8 @@ use tracee::{Stopped, Tid};
 pub(super) struct Stored {
     pub(super) image: Image,
     pub(super) mark: Mark,
-    /// How much output the guest had written.
-    pub(super) output: Position,
+    /// How much the guest had read and written.
+    pub(super) streams: Positions,
     pub(super) taken: Instant,
 }
 
@@ -166,7 +166,7 @@ impl Supervisor<'_> {
             image,
             mark,
             // The guest still stands still.
-            output: self.output.position(),
+            streams: self.positions(),
             taken: Instant::now(),
         };
         self.stored.insert(id, stored);

@@ -34,6 +34,8 @@ pub(super) enum News {
     Delivered(u64),
     /// Something became known of a destination of the guest's output, the nth.
     Output(usize, Told),
+    /// Some of the guest's input cannot be given to it again, and why.
+    InputLost(String),
     /// A time has passed.
     Timed(Timed),
 }

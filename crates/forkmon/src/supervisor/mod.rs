@@ -38,6 +38,7 @@ use crate::cli::OnConnection;
 use crate::config::Config;
 use crate::control::Asked;
 use crate::events::{Event, Events};
+use crate::input::Input;
 use crate::keys::Keys;
 use crate::messages::Messages;
 use crate::output::Output;
@@ -51,7 +52,6 @@ use keeper::Keeper;
 use lookup::Lookups;
 use observe::LastAccess;
 use run::{Pending, Run};
-use rustix::fs::SeekFrom;
 use snapshot::{Guest, Inherited, Resumed};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -85,8 +85,7 @@ struct Supervisor<'a> {
     /// Files that forkmon or the guest writes to through what it inherited, by
     /// device and inode: what happens to them is no edit.
     outputs: HashSet<(u64, u64)>,
-    /// Standard input, if it is a file, and where it stood.
-    input: Option<u64>,
+    input: Input,
     output: Output,
     /// How the run ended, until all of its output is written.
     untold_exit: Option<UntoldExit>,
@@ -172,17 +171,12 @@ impl Supervisor<'_> {
         let number = self.next_run;
         self.next_run += 1;
         self.costs.forget_run();
-        if let Some(position) = self.input {
-            // What the dropped run has read is there for the next one again. It
-            // worked before; if it does not now, the input is gone.
-            let _ = rustix::fs::seek(std::io::stdin(), SeekFrom::Start(position));
-        }
         self.tell_keys(true);
         let [output, error] = self.output.guest_ends();
         let command = Command {
             arguments: self.config.command.clone(),
             environment: std::env::vars_os().collect(),
-            streams: [None, output, error],
+            streams: [self.input.guest_end(), output, error],
         };
         match self.tracer.spawn(&command, &self.filter) {
             Ok(spawned) => {
@@ -391,6 +385,7 @@ impl Supervisor<'_> {
                     signal,
                     by_terminal,
                 } => self.asked_to_quit(signal, by_terminal),
+                News::InputLost(why) => self.input_lost(&why),
                 News::Output(index, told) => self.output_told(index, told),
                 News::Timed(Timed::Deadline(nth)) => {
                     self.deadline_passed |= nth == self.deadline;

@@ -29,8 +29,10 @@ impl Supervisor<'_> {
             self.discard(dropped);
         }
         let stored = self.stored.get(&id).ok_or(Reason::NotRestorable)?;
-        let (mark, output) = (stored.mark, stored.output);
-        self.rewind_output(Some(output));
+        let (mark, streams) = (stored.mark, stored.streams);
+        // If that fails, a restart says why.
+        self.rewind_streams(Some(streams))
+            .map_err(|_| Reason::NotRestorable)?;
         if !self.undo_to(mark) {
             return Err(Reason::Effects);
         }
@@ -155,7 +157,7 @@ impl Supervisor<'_> {
         for dropped in self.timeline.rewind(None) {
             self.discard(dropped);
         }
-        self.rewind_output(None);
+        self.rewind_streams(None)?;
         self.undo_to(self.beginning);
         self.last_access.clear();
         self.lost_to_effects = false;

@@ -12,12 +12,12 @@ use crate::config::Config;
 use crate::control::{Place, Server};
 use crate::events::Events;
 use crate::guardian::Guardian;
+use crate::input::Input;
 use crate::keys::Keys;
 use crate::messages::Messages;
 use crate::output::{Output, Teller};
 use anyhow::Context as _;
 use journal::Journal;
-use rustix::fs::FileType;
 use snapshot::Inherited;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -46,6 +46,7 @@ pub(super) fn supervise(
     let keeper = Arc::new(Mutex::new(keeper));
     let (bell, inbox) = Doorbell::new(bell);
     bell.listen_for_signals().context("cannot handle signals")?;
+    let input = start_input(config, &bell, &mut inherited)?;
     let output = start_output(config, messages, &bell, &mut inherited)?;
     let watcher = if config.once {
         None
@@ -108,7 +109,7 @@ pub(super) fn supervise(
         lost_to_effects: false,
         inherited,
         outputs: inherited_outputs(config),
-        input: position_of_input(),
+        input,
         output,
         untold_exit: None,
         bell,
@@ -157,6 +158,24 @@ fn start_server(
             Ok(None)
         }
     }
+}
+
+/// Makes the guest's standard input.
+fn start_input(
+    config: &Config,
+    bell: &Doorbell,
+    inherited: &mut Inherited,
+) -> anyhow::Result<Input> {
+    let delivering = bell.clone();
+    let input = Input::start(config.stdin, move |error| {
+        delivering.send(News::InputLost(error.to_string()));
+    })?;
+    if let Some(end) = input.guest_end() {
+        inherited
+            .add(end)
+            .context("cannot look at the guest's input")?;
+    }
+    Ok(input)
 }
 
 /// Makes the guest's standard output and standard error, and passes the messages
@@ -216,14 +235,6 @@ fn inherited_outputs(config: &Config) -> HashSet<(u64, u64)> {
         .filter(std::fs::Metadata::is_file)
         .map(|found| (found.dev(), found.ino()))
         .collect()
-}
-
-/// Where standard input stands, if it is a file.
-fn position_of_input() -> Option<u64> {
-    let input = std::io::stdin();
-    let is_file =
-        rustix::fs::fstat(&input).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-    is_file.then(|| rustix::fs::tell(&input).ok()).flatten()
 }
 
 /// Makes the guardian's process the bell.

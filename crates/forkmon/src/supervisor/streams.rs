@@ -4,8 +4,16 @@
 use super::Supervisor;
 use super::inbox::News;
 use crate::events::{Event, Shown, Span};
-use crate::output::{Position, Told};
+use crate::{input, output};
+use output::Told;
 use std::time::Instant;
+
+/// How far the guest was with its standard streams.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Positions {
+    input: input::Position,
+    output: output::Position,
+}
 
 /// A run's end that is not told yet: its output is still being written.
 #[derive(Copy, Clone, Debug)]
@@ -91,10 +99,28 @@ impl Supervisor<'_> {
         }
     }
 
+    /// How far the guest is, which must stand still.
+    pub(super) fn positions(&self) -> Positions {
+        Positions {
+            input: self.input.position(),
+            output: self.output.position(),
+        }
+    }
+
     /// The run is dead, and the next one begins at a checkpoint or at the beginning.
-    pub(super) fn rewind_output(&mut self, position: Option<Position>) {
+    pub(super) fn rewind_streams(&mut self, to: Option<Positions>) -> anyhow::Result<()> {
         self.tell_exit();
-        self.output.rewind(position);
+        self.output.rewind(to.map(|to| to.output));
+        self.input.rewind(to.map(|to| to.input))
+    }
+
+    /// Some of the input is not there for another run.
+    pub(super) fn input_lost(&mut self, why: &str) {
+        let text = format!(
+            "the program's input cannot be kept any more: {why}; forkmon will end at the next \
+             edit; see --stdin"
+        );
+        self.warn("input-lost", &text);
     }
 
     /// Has everything written that the guest left, unless somebody does not want to

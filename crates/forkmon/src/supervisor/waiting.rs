@@ -1,7 +1,8 @@
 //! Those who wait until nothing is left to be done: everything that was saved
 //! before they asked has been compared and acted upon, no process of the guest is
-//! alive, and all of its output that forkmon carries is written. The watcher tells when it has delivered what was saved; a run
-//! that follows from it is waited for like the present one.
+//! alive, and all of its output that forkmon carries is written. The watcher tells
+//! when it has delivered what was saved; a run that follows from it is waited for
+//! like the present one.
 
 use super::Supervisor;
 use super::control::{refused, reply};

@@ -14,6 +14,7 @@ mod editors;
 mod effects;
 mod endurance;
 mod go;
+mod input;
 mod jvm;
 mod lifecycle;
 mod limits;

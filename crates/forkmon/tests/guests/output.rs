@@ -54,7 +54,7 @@ fn a_resume_shows_the_whole_output_and_runs_only_the_end_of_it() {
         );
     }
     project.save("main.py", &TOKEN.replace("half", "whole"), Save::InPlace);
-    assert!(forkmon.wait_resume().kept_ms < 150.0);
+    assert!(forkmon.wait_resume().path.ends_with("main.py"));
     let restarted = forkmon.wait_exit().output;
     assert!(
         restarted.ends_with("\nwhole a line, three\n"),
