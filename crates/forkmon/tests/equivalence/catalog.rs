@@ -12,7 +12,18 @@ pub const PROJECTS: &[Definition] = &[
             ("extra.lua", "return { name = 'extra @1@' }\n"),
         ],
         rewritten: &["state.txt", "log.txt"],
-        ..Definition::new("lua", &["lua5.4", "main.lua"], &["lua5.4"])
+        outputs: &["report.txt", "part.txt"],
+        ..Definition::new("lua", &["lua5.4", "main.lua"], &["lua5.4"], "main.lua")
+    },
+    Definition {
+        optional: &[("hooks/late.lua", "print('late hook @5@')\n")],
+        rewritten: &["table.bin"],
+        ..Definition::new(
+            "luajit",
+            &["luajit", "main.lua"],
+            &["luajit"],
+            "lib/greeting.lua",
+        )
     },
     Definition {
         optional: &[
@@ -21,14 +32,36 @@ pub const PROJECTS: &[Definition] = &[
         ],
         rewritten: &["counter.txt"],
         outputs: &["old.txt"],
-        ..Definition::new("python", &["python3", "main.py"], &["python3"])
+        ..Definition::new("python", &["python3", "main.py"], &["python3"], "main.py")
+    },
+    Definition {
+        optional: &[("local.json", "{ \"extra\": \"@8@\" }\n")],
+        rewritten: &["history.log"],
+        outputs: &["old/file"],
+        ..Definition::new("node", &["node", "main.js"], &["node"], "lib/shapes.js")
+    },
+    Definition {
+        optional: &[("plugins/zz.rb", "Plugins << 'zz @2@'\n")],
+        rewritten: &["journal.txt"],
+        ..Definition::new("ruby", &["ruby", "main.rb"], &["ruby"], "lib/greeting.rb")
+    },
+    Definition {
+        optional: &[("local.pl", "$local = 'local @6@'; 1;\n")],
+        rewritten: &["state.txt"],
+        outputs: &["ledger.txt"],
+        ..Definition::new("perl", &["perl", "main.pl"], &["perl"], "parts/first.pl")
+    },
+    Definition {
+        optional: &[("override.h", "#define OVERRIDE \"@9@\"\n")],
+        outputs: &["stale.txt"],
+        ..Definition::new("tcc", &["tcc", "-run", "main.c"], &["tcc"], "lib/first.h")
     },
     Definition {
         build: Some(Build::Go),
         optional: &[("override.txt", "override @3@\n")],
         rewritten: &["ledger.txt"],
         outputs: &["stale.txt"],
-        ..Definition::new("go", &["{built}"], &["go"])
+        ..Definition::new("go", &["{built}"], &["go"], "config.txt")
     },
     Definition {
         build: Some(Build::Java),
@@ -48,6 +81,7 @@ pub const PROJECTS: &[Definition] = &[
                 "Main",
             ],
             &["java", "javac"],
+            "config.txt",
         )
     },
     Definition {
@@ -55,12 +89,95 @@ pub const PROJECTS: &[Definition] = &[
         optional: &[("override.txt", "override @3@\n")],
         rewritten: &["records.bin"],
         outputs: &["stale.txt"],
-        ..Definition::new("static_c", &["{built}"], &["cc"])
+        ..Definition::new("static_c", &["{built}"], &["cc"], "mapped.txt")
     },
     Definition {
         optional: &[("hook.sh", "echo hook '@5@'\n")],
         rewritten: &["log.txt"],
-        ..Definition::new("dash", &["dash", "main.sh"], &["dash"])
+        outputs: &["out/errors"],
+        ..Definition::new("dash", &["dash", "main.sh"], &["dash"], "main.sh")
+    },
+    Definition {
+        optional: &[("hook.bash", "echo \"hook $((@5@ + 0))\"\n")],
+        rewritten: &["list.txt"],
+        ..Definition::new("bash", &["bash", "main.bash"], &["bash"], "main.bash")
+    },
+    Definition {
+        outputs: &["lines.out"],
+        ..Definition::new(
+            "sed",
+            &[
+                "sed",
+                "-n",
+                "-f",
+                "main.sed",
+                "one.txt",
+                "two.txt",
+                "three.txt",
+            ],
+            &["sed"],
+            "main.sed",
+        )
+    },
+    Definition {
+        optional: &[("more.txt", "more @4@\n")],
+        outputs: &["stale.txt"],
+        ..Definition::new(
+            "awk",
+            &["gawk", "-f", "main.awk", "one.txt", "two.txt", "three.txt"],
+            &["gawk"],
+            "main.awk",
+        )
+    },
+    Definition {
+        outputs: &["report.txt"],
+        ..Definition::new(
+            "sqlite",
+            &[
+                "sqlite3",
+                "-batch",
+                "work.db",
+                ".read schema.sql",
+                ".read load.sql",
+                ".read report.sql",
+            ],
+            &["sqlite3"],
+            "schema.sql",
+        )
+    },
+    Definition {
+        optional: &[("local.m4", "define(`LOCAL', `local @2@')dnl\n")],
+        ..Definition::new("m4", &["m4", "main.m4"], &["m4"], "first.m4")
+    },
+    Definition {
+        when_installed: true,
+        // The same date in each document, and no random number.
+        environment: &[
+            ("SOURCE_DATE_EPOCH", "1700000000"),
+            ("FORCE_SOURCE_DATE", "1"),
+            ("TEXMFVAR", "/nonexistent"),
+        ],
+        optional: &[("extra.tex", "Something more: @4@.\n")],
+        outputs: &["main.out"],
+        ..Definition::new(
+            "pdflatex",
+            &["pdflatex", "-interaction=nonstopmode", "main.tex"],
+            &["pdflatex"],
+            "main.tex",
+        )
+    },
+    Definition {
+        rewritten: &["total.txt"],
+        ..Definition::new("threads", &["python3", "main.py"], &["python3"], "main.py")
+    },
+    Definition {
+        optional: &[("stages/90-last.sh", "tr a-z A-Z\n")],
+        ..Definition::new(
+            "pipeline",
+            &["dash", "main.sh"],
+            &["dash", "sed"],
+            "main.sh",
+        )
     },
 ];
 

@@ -112,19 +112,14 @@ impl Edit {
         true
     }
 
-    /// Does it to the files. The model is as it was before this edit.
-    pub fn make(&self, root: &Path, model: &Model) -> io::Result<()> {
+    /// Does it to the files, as they are: what the guest writes may be there or not.
+    pub fn make(&self, root: &Path) -> io::Result<()> {
         let path = root.join(self.name());
         match self {
-            Edit::Save { name, bytes, how } => {
-                let mode = match model.nodes.get(name) {
-                    Some(Node::File { mode, .. }) => Some(*mode),
-                    _ => None,
-                };
-                save(&path, bytes, *how, mode)
-            }
+            Edit::Save { bytes, how, .. } => save(&path, bytes, *how),
             Edit::Append { bytes, .. } => OpenOptions::new()
                 .append(true)
+                .create(true)
                 .open(&path)?
                 .write_all(bytes),
             Edit::Remove(_) => fs::remove_file(path),
@@ -149,19 +144,15 @@ fn beside(path: &Path, name: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Saves a file. Without a mode it is not there yet, and neither need its folder.
-fn save(path: &Path, bytes: &[u8], how: Save, mode: Option<u32>) -> io::Result<()> {
-    let keep_mode = |path: &Path| match mode {
-        Some(mode) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
-        None => Ok(()),
-    };
-    if mode.is_none() {
+/// Saves a file, which keeps its mode, or makes it.
+fn save(path: &Path, bytes: &[u8], how: Save) -> io::Result<()> {
+    let Ok(found) = fs::metadata(path) else {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        // The guest may have made it by now: then a person opened that.
         return in_pieces(&mut File::create(path)?, bytes, Duration::ZERO);
-    }
+    };
+    let keep_mode = |path: &Path| fs::set_permissions(path, found.permissions());
     match how {
         Save::InPlace => in_pieces(&mut File::create(path)?, bytes, Duration::ZERO),
         Save::InPieces(pause) => in_pieces(&mut File::create(path)?, bytes, pause),
@@ -206,9 +197,9 @@ impl fmt::Display for Edit {
         let name = self.name().display();
         match self {
             Edit::Save { bytes, how, .. } => {
-                write!(to, "save {name} {how:?}: {}", bytes.escape_ascii())
+                write!(to, "save {name} {how:?}: {}", brief(bytes))
             }
-            Edit::Append { bytes, .. } => write!(to, "append to {name}: {}", bytes.escape_ascii()),
+            Edit::Append { bytes, .. } => write!(to, "append to {name}: {}", brief(bytes)),
             Edit::Remove(_) => write!(to, "remove {name}"),
             Edit::Rename { to: new, .. } => write!(to, "rename {name} to {}", new.display()),
             Edit::Mode { mode, .. } => write!(to, "chmod {mode:o} {name}"),
@@ -218,4 +209,12 @@ impl fmt::Display for Edit {
             }
         }
     }
+}
+
+/// The beginning of what may be long: the whole of it is in the seed.
+fn brief(bytes: &[u8]) -> String {
+    const MOST: usize = 200;
+    let start = bytes[..bytes.len().min(MOST)].escape_ascii();
+    let more = if bytes.len() > MOST { "…" } else { "" };
+    format!("{start}{more}")
 }

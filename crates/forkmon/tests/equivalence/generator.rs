@@ -60,6 +60,11 @@ struct Person<'a> {
 
 impl Person<'_> {
     fn step(&mut self) -> Step {
+        if self.rng.u32(0..15) == 0
+            && let Some(step) = self.output_and_input()
+        {
+            return step;
+        }
         let count = match self.rng.u32(0..10) {
             0..=6 => 1,
             7..=8 => 2,
@@ -78,6 +83,26 @@ impl Person<'_> {
             edits.push((Duration::from_millis(pause), edit));
         }
         Step { edits }
+    }
+
+    /// A change of something that the guest writes without having looked at it is
+    /// no edit by itself. It counts for what follows from the next.
+    fn output_and_input(&mut self) -> Option<Step> {
+        let name = PathBuf::from(self.pick(self.project.definition.outputs)?);
+        let digits = self.rng.usize(1..=8);
+        let bytes = [b"by a person ", &self.number(digits)[..], b"\n"].concat();
+        let output = match self.rng.u32(0..4) {
+            0 if self.model.bytes(&name).is_some() => Edit::Append { name, bytes },
+            _ => self.save(name, bytes),
+        };
+        let input = self.change_number(self.project.definition.first.into())?;
+        let edits = [output, input].map(|edit| {
+            edit.note(&mut self.model);
+            (Duration::ZERO, edit)
+        });
+        Some(Step {
+            edits: edits.into(),
+        })
     }
 
     /// One edit. What the guest writes, too, is edited only if it has `ended`.
@@ -108,10 +133,8 @@ impl Person<'_> {
 
     /// Whether the guest writes it, too, so that its time to be edited is when the
     /// guest has ended.
-    fn is_rewritten(&self, name: &Path) -> bool {
-        let definition = self.project.definition;
-        let mut rewritten = definition.rewritten.iter().chain(definition.outputs);
-        rewritten.any(|other| Path::new(other) == name)
+    fn is_written(&self, name: &Path) -> bool {
+        self.project.definition.writes(name)
     }
 
     fn is_output(&self, name: &Path) -> bool {
@@ -133,7 +156,7 @@ impl Person<'_> {
         let names: Vec<PathBuf> = self
             .model
             .files()
-            .filter(|name| ended || !self.is_rewritten(name))
+            .filter(|name| ended || !self.is_written(name))
             .filter(|name| !self.is_output(name))
             .filter(|name| {
                 let bytes = self.model.bytes(name).unwrap_or_default();
@@ -149,7 +172,7 @@ impl Person<'_> {
         let names: Vec<PathBuf> = self
             .model
             .files()
-            .filter(|name| !self.is_rewritten(name))
+            .filter(|name| !self.is_written(name))
             .map(Path::to_path_buf)
             .collect();
         self.pick(&names)
@@ -178,6 +201,11 @@ impl Person<'_> {
         if is_text(&name) && self.rng.u32(0..3) == 0 {
             return Some(self.change_lines(name, &bytes));
         }
+        self.change_number(name)
+    }
+
+    fn change_number(&mut self, name: PathBuf) -> Option<Edit> {
+        let bytes = self.model.bytes(&name)?.to_vec();
         let mark = self.pick(&marks(&bytes))?;
         let old = &bytes[mark.clone()];
         let digits = match self.rng.u32(0..4) {
@@ -250,13 +278,14 @@ impl Person<'_> {
         (extra || self.rng.u32(0..6) == 0).then_some(Edit::Remove(name))
     }
 
-    /// Brings something back that has to be there.
+    /// Brings something back that has to be there: few edits show anything while
+    /// the program fails for want of it.
     fn mend(&mut self) -> Option<Edit> {
         let missing: Vec<PathBuf> = self
             .project
             .start
             .files()
-            .filter(|name| !self.model.nodes.contains_key(*name) && !self.is_optional(name))
+            .filter(|name| !self.model.nodes.contains_key(*name))
             .map(Path::to_path_buf)
             .collect();
         let name = self.pick(&missing)?;
@@ -278,7 +307,7 @@ impl Person<'_> {
             .model
             .files()
             .filter(|name| name.parent() != Some(Path::new("")))
-            .filter(|name| is_text(name) && !self.is_rewritten(name))
+            .filter(|name| is_text(name) && !self.is_written(name))
             .map(Path::to_path_buf)
             .collect();
         self.pick(&names)

@@ -67,9 +67,22 @@ macro_rules! projects {
 
 projects! {
     lua,
+    luajit,
     python,
+    node,
+    ruby,
+    perl,
+    tcc,
     go,
     jvm,
     static_c,
     dash,
+    bash,
+    sed,
+    awk,
+    sqlite,
+    m4,
+    pdflatex,
+    threads,
+    pipeline,
 }

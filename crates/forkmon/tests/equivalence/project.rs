@@ -40,17 +40,26 @@ pub struct Definition {
     /// Files that the guest writes and a person edits, too: only when the guest
     /// has ended, since it is open who writes last otherwise.
     pub rewritten: &'static [&'static str],
+    /// The file that it reads first, with something to edit in it.
+    pub first: &'static str,
     /// Files that the guest changes without having looked at them. That a person
     /// changes one is no edit, but it holds for what follows from the next.
     pub outputs: &'static [&'static str],
 }
 
 impl Definition {
+    /// Whether the guest writes to a file that a person has, too.
+    pub fn writes(&self, name: &Path) -> bool {
+        let mut all = self.rewritten.iter().chain(self.outputs);
+        all.any(|other| Path::new(other) == name)
+    }
+
     /// What most projects are.
     pub const fn new(
         name: &'static str,
         command: &'static [&'static str],
         needs: &'static [&'static str],
+        first: &'static str,
     ) -> Definition {
         Definition {
             name,
@@ -62,6 +71,7 @@ impl Definition {
             environment: &[],
             optional: &[],
             rewritten: &[],
+            first,
             outputs: &[],
         }
     }

@@ -2,10 +2,12 @@
 //! follows from each with a plain run.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use super::generator::Step;
+use super::model::{Model, Node};
 use super::plain::{Outcome, Plain};
 use super::project::Project;
 use super::session::{Session, Settled};
@@ -38,6 +40,7 @@ pub fn play(
         panic!("cannot make a temporary folder: {error}");
     });
     let mut trial = Trial {
+        project,
         plain: Plain::new(project, &site),
         site: &site,
         model: project.start.clone(),
@@ -58,9 +61,10 @@ pub fn play(
 }
 
 struct Trial<'a> {
+    project: &'a Project,
     plain: Plain<'a>,
     site: &'a Site,
-    model: super::model::Model,
+    model: Model,
 }
 
 impl Trial<'_> {
@@ -90,12 +94,26 @@ impl Trial<'_> {
             if *pause > Duration::ZERO {
                 session.pass(*pause);
             }
-            let before = self.model.clone();
-            if edit.note(&mut self.model)
-                && let Err(error) = edit.make(&root, &before)
-            {
+            if !edit.note(&mut self.model) {
+                continue;
+            }
+            if let Err(error) = edit.make(&root) {
                 panic!("cannot {edit}: {error}");
             }
+            self.read_back(edit.name(), &root);
+        }
+    }
+
+    /// Who edits a file that the guest has written, edits what the guest has left:
+    /// its mode stays, and what is added to stays, too.
+    fn read_back(&mut self, name: &Path, root: &Path) {
+        let path = root.join(name);
+        if self.project.definition.writes(name)
+            && let (Ok(bytes), Ok(found)) = (fs::read(&path), fs::metadata(&path))
+        {
+            let mode = found.permissions().mode() & 0o7777;
+            let node = Node::File { bytes, mode };
+            self.model.nodes.insert(name.into(), node);
         }
     }
 

@@ -1,0 +1,2 @@
+first="first @20@"
+echo "$first"

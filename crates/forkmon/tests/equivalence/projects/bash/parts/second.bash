@@ -1,0 +1,1 @@
+second="second @30@"

@@ -1,0 +1,1 @@
+print("early hook @1@")

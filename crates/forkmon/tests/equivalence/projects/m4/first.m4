@@ -1,0 +1,1 @@
+define(`FIRST', `first @20@')dnl

@@ -1,0 +1,1 @@
+define(`SECOND', `second @30@')dnl

@@ -1,0 +1,2 @@
+$second = q(second @30@);
+1;

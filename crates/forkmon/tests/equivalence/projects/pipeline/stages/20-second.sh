@@ -1,0 +1,2 @@
+sort -r | sed 's/^/second /'
+echo 'end @2@'

@@ -1,0 +1,2 @@
+#include "deep.h"
+#define FIRST "first @20@ " DEEP
