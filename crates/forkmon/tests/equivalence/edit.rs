@@ -117,11 +117,11 @@ impl Edit {
         let path = root.join(self.name());
         match self {
             Edit::Save { bytes, how, .. } => save(&path, bytes, *how),
-            Edit::Append { bytes, .. } => OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(&path)?
-                .write_all(bytes),
+            Edit::Append { bytes, .. } => {
+                make_folder_of(&path)?;
+                let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+                file.write_all(bytes)
+            }
             Edit::Remove(_) => fs::remove_file(path),
             Edit::Rename { to, .. } => fs::rename(path, root.join(to)),
             Edit::Mode { mode, .. } => fs::set_permissions(path, fs::Permissions::from_mode(*mode)),
@@ -147,9 +147,7 @@ fn beside(path: &Path, name: &str) -> PathBuf {
 /// Saves a file, which keeps its mode, or makes it.
 fn save(path: &Path, bytes: &[u8], how: Save) -> io::Result<()> {
     let Ok(found) = fs::metadata(path) else {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
+        make_folder_of(path)?;
         return in_pieces(&mut File::create(path)?, bytes, Duration::ZERO);
     };
     let keep_mode = |path: &Path| fs::set_permissions(path, found.permissions());
@@ -181,6 +179,10 @@ fn save(path: &Path, bytes: &[u8], how: Save) -> io::Result<()> {
             keep_mode(path)
         }
     }
+}
+
+fn make_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
 /// Writes in two pieces, so that there is a moment with half of the file.
