@@ -171,6 +171,28 @@ pub enum OnConnection {
     Reset,
 }
 
+/// Whether a program can be resumed in the middle of a file that it reads in pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum WithinFile {
+    /// Where the program is known to read so that this is right
+    #[default]
+    Auto,
+    /// Whatever the program is
+    On,
+    /// From before its first touch of the file only
+    Off,
+}
+
+/// What of a file's metadata counts that a program has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Precision {
+    /// Its size and times, too
+    #[default]
+    Strict,
+    /// Not its size and times, once the program has read the file
+    Content,
+}
+
 /// `forkmon run`, as typed. What is `None` or empty was not given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
@@ -306,6 +328,23 @@ pub struct RunArgs {
         help_heading = "Output"
     )]
     pub clear: Option<output::Clear>,
+
+    /// Resume in the middle of a file that is read in pieces [default: auto]
+    ///
+    /// A shell can go on with the line that was edited in its script, TeX, TCC, Lua,
+    /// m4, sed and mawk with the piece. With auto this is done for these programs, with
+    /// on for every one: right as long as it asks no open file for its size or times
+    /// to make use of them.
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = "Scope")]
+    pub within_file: Option<WithinFile>,
+
+    /// What counts of a file that was asked for its size and times [default: strict]
+    ///
+    /// With content, a new size or time does not count if the same process reads
+    /// the file later: the program is resumed before it does so. For programs that
+    /// look at all their files first and make nothing of the times.
+    #[arg(long, value_name = "WHAT", value_enum, help_heading = "Scope")]
+    pub metadata: Option<Precision>,
 
     /// Write what happens to this file, one JSON object a line
     ///

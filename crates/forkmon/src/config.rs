@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::{OnConnection, RunArgs};
+use crate::cli::{OnConnection, Precision, RunArgs, WithinFile};
 use crate::input;
 use crate::keys::When;
 use crate::messages::Color;
@@ -69,6 +69,10 @@ pub struct Config {
     pub stdin: Option<input::Mode>,
     /// What becomes of the guest's output.
     pub output: output::Options,
+    /// Whether to resume in the middle of files.
+    pub within_file: WithinFile,
+    /// What counts of a file's metadata.
+    pub metadata: Precision,
     /// When keys are read from the terminal.
     pub keys: When,
     /// Say nothing but forkmon's own failures.
@@ -192,6 +196,8 @@ impl Config {
                     .try_into()
                     .unwrap_or(usize::MAX),
             },
+            within_file: typed.within_file.unwrap_or_default(),
+            metadata: typed.metadata.unwrap_or_default(),
             keys: typed.keys.unwrap_or_default(),
             // As in the C tool, being set is enough, whatever the value.
             quiet: typed.quiet || environment.quiet.is_some(),

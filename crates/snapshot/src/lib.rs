@@ -29,6 +29,7 @@
 //! `docs/limits.md`.
 
 mod fds;
+mod filter;
 mod freeze;
 mod guest;
 mod ids;
@@ -46,7 +47,7 @@ mod thread;
 mod threads;
 mod timers;
 
-pub use fds::{HeldFile, Inherited, OnConnection};
+pub use fds::{HeldFile, Inherited, Moved, OnConnection};
 pub use freeze::{Frozen, freeze};
 pub use guest::{Guest, Hazard};
 pub use ids::{Ids, VirtualPid};

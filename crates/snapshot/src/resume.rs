@@ -1,9 +1,10 @@
 //! Bringing a frozen guest back.
 
+use crate::filter::install;
 use crate::neighbours::Neighbours;
 use crate::thread::ThreadState;
 use crate::threads;
-use crate::{Guest, Image, Refusal, procfs, sys};
+use crate::{Guest, Image, Moved, Refusal, procfs, sys};
 use std::fs;
 use tracee::{CallSite, Program, Remote, Stopped, Tid, Tracer};
 
@@ -37,7 +38,8 @@ impl Image {
     /// Makes a copy of the image that no longer shares anything with the run
     /// before it, which must be dead and reaped: its open files are reset here.
     /// `identity_calls` is a filter that traces the calls that take or answer
-    /// ids; it is installed once in a line of copies.
+    /// ids; it is installed once in a line of copies. Files that have `moved` are
+    /// opened anew, where the guest had them open.
     ///
     /// # Errors
     ///
@@ -46,16 +48,17 @@ impl Image {
         &mut self,
         tracer: &mut Tracer,
         identity_calls: &Program,
+        moved: &[Moved],
     ) -> Result<Resumed, Refusal> {
         if let Some(prepared) = self.prepared.take() {
-            match self.complete(tracer, prepared) {
+            match self.complete(tracer, prepared, moved) {
                 // It had to wait, and somebody has killed it meanwhile.
                 Err(Refusal::Died) => {}
                 outcome => return outcome,
             }
         }
         let prepared = self.build(tracer, identity_calls)?;
-        self.complete(tracer, prepared)
+        self.complete(tracer, prepared, moved)
     }
 
     /// Makes most of the copy that the next [`resume`](Self::resume) goes on with,
@@ -164,10 +167,15 @@ impl Image {
 
     /// Gives a copy what only one run can have at a time, and lets its first
     /// thread be as it was.
-    fn complete(&mut self, tracer: &mut Tracer, copy: Prepared) -> Result<Resumed, Refusal> {
+    fn complete(
+        &mut self,
+        tracer: &mut Tracer,
+        copy: Prepared,
+        moved: &[Moved],
+    ) -> Result<Resumed, Refusal> {
         let process = copy.guest.process;
         let neighbours = Neighbours::with(process);
-        let completed = self.give_the_rest(tracer, copy);
+        let completed = self.give_the_rest(tracer, copy, moved);
         drop(neighbours);
         if completed.is_err() {
             destroy(tracer, process);
@@ -175,7 +183,12 @@ impl Image {
         completed
     }
 
-    fn give_the_rest(&mut self, tracer: &mut Tracer, copy: Prepared) -> Result<Resumed, Refusal> {
+    fn give_the_rest(
+        &mut self,
+        tracer: &mut Tracer,
+        copy: Prepared,
+        moved: &[Moved],
+    ) -> Result<Resumed, Refusal> {
         let Prepared {
             guest,
             leader,
@@ -198,7 +211,7 @@ impl Image {
                 leader.call("setpgid", libc::SYS_setpgid, &[0, group as u64])?;
             }
         }
-        self.files.reset_shared(&mut leader)?;
+        self.files.reset_shared(&mut leader, moved)?;
         self.memory.restore(&mut leader, self.files.above())?;
         self.state.restore(&mut leader)?;
         for info in &self.shared_pending {
@@ -247,24 +260,4 @@ fn destroy(tracer: &mut Tracer, process: Tid) {
 fn bind(guest: &mut Guest, state: &ThreadState, real: Tid) {
     guest.ids.bind(state.id, real);
     guest.facts.insert(real, state.facts());
-}
-
-/// Adds a filter to the process and all its threads (seccomp(2)).
-fn install(remote: &mut Remote<'_>, program: &Program) -> Result<(), Refusal> {
-    let at = remote.scratch()?.0;
-    // `struct sock_fprog`: a length, padding, and a pointer to what follows.
-    let mut memory = (program.length() as u64).to_ne_bytes().to_vec();
-    memory.extend((at.0 + 16).to_ne_bytes());
-    memory.extend(program.bytes());
-    remote.memory().write(at, &memory)?;
-    remote.call(
-        "seccomp",
-        libc::SYS_seccomp,
-        &[
-            u64::from(libc::SECCOMP_SET_MODE_FILTER),
-            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-            at.0,
-        ],
-    )?;
-    Ok(())
 }

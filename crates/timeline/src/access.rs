@@ -86,6 +86,22 @@ pub enum Observation {
         /// The file at the moment of the stop.
         identity: Identity,
     },
+    /// The guest has read the file up to here, and nothing of what comes after; see
+    /// [`Timeline::read_up_to`](crate::Timeline::read_up_to).
+    Piece {
+        /// The file, as at its open.
+        identity: Identity,
+        /// How many of its first bytes are known to the guest; `u64::MAX` if its
+        /// end is, too.
+        end: u64,
+    },
+    /// The guest learned that it is there, and how it may be used.
+    Presence {
+        /// Its type.
+        kind: FileKind,
+        /// As in [`Metadata`].
+        mode: u32,
+    },
     /// The guest asked for the file's metadata.
     Metadata(Metadata),
     /// The guest looked for the path, and there was nothing.
@@ -103,6 +119,8 @@ impl Observation {
         match self {
             Self::Content { .. } => AccessKind::Content,
             Self::Program { .. } => AccessKind::Program,
+            Self::Piece { .. } => AccessKind::Piece,
+            Self::Presence { .. } => AccessKind::Presence,
             Self::Metadata(_) => AccessKind::Metadata,
             Self::Missing => AccessKind::Missing,
             Self::Listing(_) => AccessKind::Listing,
@@ -114,7 +132,9 @@ impl Observation {
     /// worth a fingerprint.
     pub(crate) fn bytes_of(&self) -> Option<&Identity> {
         match self {
-            Self::Content { identity } | Self::Program { identity } => Some(identity),
+            Self::Content { identity }
+            | Self::Program { identity }
+            | Self::Piece { identity, .. } => Some(identity),
             Self::Metadata(metadata) if metadata.kind == FileKind::Regular => {
                 Some(&metadata.identity)
             }
@@ -124,7 +144,10 @@ impl Observation {
 
     /// Whether the guest took in the bytes themselves.
     pub(crate) fn reads_bytes(&self) -> bool {
-        matches!(self, Self::Content { .. } | Self::Program { .. })
+        matches!(
+            self,
+            Self::Content { .. } | Self::Program { .. } | Self::Piece { .. }
+        )
     }
 }
 
@@ -135,6 +158,10 @@ pub enum AccessKind {
     Content,
     /// [`Observation::Program`].
     Program,
+    /// [`Observation::Piece`].
+    Piece,
+    /// [`Observation::Presence`].
+    Presence,
     /// [`Observation::Metadata`].
     Metadata,
     /// [`Observation::Missing`].
@@ -172,6 +199,10 @@ pub enum Current {
         /// asked for; see
         /// [`Timeline::wants_content`](crate::Timeline::wants_content).
         fingerprint: Option<Fingerprint>,
+        /// What its bytes were compared with, one by one: the file as it once was,
+        /// and how many bytes from the beginning are still the same. `None` if
+        /// nobody has kept them.
+        agrees: Option<(Identity, u64)>,
     },
     /// A directory.
     Folder {
@@ -214,6 +245,18 @@ impl Current {
         match self {
             Self::File { fingerprint, .. } => fingerprint.as_ref(),
             _ => None,
+        }
+    }
+
+    /// How many bytes are as they were in the file with this identity, as far as that
+    /// is known.
+    pub(crate) fn agreement(&self, with: &Identity) -> u64 {
+        match self {
+            Self::File {
+                agrees: Some((then, bytes)),
+                ..
+            } if then == with => *bytes,
+            _ => 0,
         }
     }
 }

@@ -20,6 +20,9 @@ pub(crate) struct Fact {
     kinds: AccessKinds,
     /// The file changed under the guest's reading.
     spoiled: bool,
+    /// The guest's first process learned it and asks for a file's size and times only
+    /// to read the file later, if it reads it.
+    before_reading: bool,
 }
 
 /// The facts about one path, oldest first.
@@ -46,6 +49,15 @@ impl History {
 
     pub(crate) fn wrote(&self) -> Option<AccessIndex> {
         self.wrote
+    }
+
+    /// Whether only its size and times are known, to no other purpose than to read it.
+    pub(crate) fn is_only_looked_at(&self) -> bool {
+        let looked_at =
+            |fact: &Fact| fact.before_reading && matches!(fact.seen, Observation::Metadata(_));
+        self.wrote.is_none()
+            && self.facts.iter().any(looked_at)
+            && !self.facts.iter().any(|fact| fact.seen.reads_bytes())
     }
 
     pub(crate) fn facts(&self) -> &[Fact] {
@@ -76,19 +88,24 @@ impl History {
             .map_or_else(AccessKinds::default, |fact| fact.kinds)
     }
 
-    pub(crate) fn push(&mut self, index: AccessIndex, seen: Observation) {
+    pub(crate) fn push(&mut self, index: AccessIndex, seen: Observation, before_reading: bool) {
         let kinds = self.kinds().with(seen.kind());
         self.facts.push(Fact {
             index,
             seen,
             kinds,
             spoiled: false,
+            before_reading,
         });
     }
 
     /// Takes the newest fact back, and the fingerprint that only it needed.
     pub(crate) fn pop(&mut self) {
         self.facts.pop();
+        self.forget_fingerprints();
+    }
+
+    fn forget_fingerprints(&mut self) {
         let facts = &self.facts;
         self.fingerprints
             .retain(|(of, _)| facts.iter().any(|fact| fact.seen.bytes_of() == Some(of)));
@@ -106,9 +123,61 @@ impl History {
     }
 
     pub(crate) fn spoil(&mut self) {
+        self.spoil_from(AccessIndex(0));
+    }
+
+    /// Only what was read from an access on.
+    pub(crate) fn spoil_from(&mut self, from: AccessIndex) {
         for fact in &mut self.facts {
-            fact.spoiled |= fact.seen.reads_bytes();
+            fact.spoiled |= fact.index >= from && fact.seen.reads_bytes();
         }
+    }
+
+    /// How much of the file the guest has read, if it reads it in pieces.
+    pub(crate) fn read(&self) -> Option<(Identity, u64)> {
+        self.facts.iter().rev().find_map(|fact| match fact.seen {
+            Observation::Piece { identity, end } => Some((identity, end)),
+            _ => None,
+        })
+    }
+
+    /// Takes the one fact that the whole of this file is known for one that only its
+    /// first bytes are; false if more than one says so.
+    pub(crate) fn narrow(&mut self, of: &Identity, end: u64) -> bool {
+        let mut reading = self.facts.iter_mut().filter(|fact| {
+            fact.seen.reads_bytes() && !matches!(fact.seen, Observation::Piece { .. })
+        });
+        let (Some(fact), None) = (reading.next(), reading.next()) else {
+            return false;
+        };
+        match fact.seen {
+            Observation::Content { identity } | Observation::Program { identity }
+                if identity == *of && !fact.spoiled =>
+            {
+                fact.seen = Observation::Piece { identity, end };
+            }
+            _ => return false,
+        }
+        let mut kinds = AccessKinds::default();
+        for fact in &mut self.facts {
+            kinds = kinds.with(fact.seen.kind());
+            fact.kinds = kinds;
+        }
+        true
+    }
+
+    /// The file has other bytes now, where the guest has not read it: that is the
+    /// file that the facts are about.
+    pub(crate) fn accept(&mut self, now: Identity, fingerprint: Fingerprint) {
+        for fact in &mut self.facts {
+            match &mut fact.seen {
+                Observation::Piece { identity, .. } => *identity = now,
+                Observation::Metadata(metadata) if fact.before_reading => metadata.identity = now,
+                _ => {}
+            }
+        }
+        self.set_fingerprint(&now, fingerprint);
+        self.forget_fingerprints();
     }
 
     pub(crate) fn set_fingerprint(&mut self, of: &Identity, fingerprint: Fingerprint) {
@@ -163,19 +232,95 @@ impl History {
     }
 
     /// The earliest fact that does not hold now, and how it fails.
+    ///
+    /// Of a file that is read in pieces, bytes can be given back: what counts is from
+    /// where on the guest has always known more than is the same.
     pub(crate) fn first_contradiction(
         &self,
         now: &Current,
         own: impl Fn(&OsStr) -> bool,
     ) -> Option<(AccessIndex, ChangeKind)> {
-        let counts = |fact: &&Fact| match self.wrote {
+        let mut pieces = None;
+        for fact in self.counting() {
+            match (self.contradiction(fact, now, &own), &fact.seen) {
+                (None, Observation::Piece { .. }) => pieces = None,
+                (None, _) => {}
+                (Some(change), Observation::Piece { .. }) if !fact.spoiled => {
+                    pieces.get_or_insert((fact.index, change));
+                }
+                (Some(change), _) => return Some(pieces.unwrap_or((fact.index, change))),
+            }
+        }
+        pieces
+    }
+
+    /// Whether the bytes differ, though nothing that was read of them.
+    pub(crate) fn is_unread(&self, now: &Current) -> bool {
+        self.read().is_some_and(|(identity, _)| {
+            let recorded = self.fingerprint(&identity);
+            now.metadata().is_some_and(|(_, metadata)| {
+                !rules::same_bytes(&identity, recorded, &metadata.identity, now)
+            })
+        })
+    }
+
+    /// Whether a run that has learned what comes before `position` can go on with the
+    /// file as it is now.
+    pub(crate) fn holds_before(
+        &self,
+        position: AccessIndex,
+        now: &Current,
+        own: impl Fn(&OsStr) -> bool,
+    ) -> bool {
+        let mut pieces = true;
+        for fact in self.counting().take_while(|fact| fact.index < position) {
+            let holds = self.contradiction(fact, now, &own).is_none();
+            match fact.seen {
+                Observation::Piece { .. } if !fact.spoiled => pieces = holds,
+                _ if !holds => return false,
+                _ => {}
+            }
+        }
+        pieces
+    }
+
+    /// The facts that are not about the guest's own work.
+    fn counting(&self) -> impl Iterator<Item = &Fact> {
+        self.facts.iter().filter(|fact| match self.wrote {
             None => true,
             Some(wrote) => fact.index >= wrote,
-        };
-        self.facts.iter().filter(counts).find_map(|fact| {
-            let recorded = fact.seen.bytes_of().and_then(|of| self.fingerprint(of));
-            let change = rules::contradiction(&fact.seen, recorded, fact.spoiled, now, &own)?;
-            Some((fact.index, change))
         })
+    }
+
+    fn contradiction(
+        &self,
+        fact: &Fact,
+        now: &Current,
+        own: impl Fn(&OsStr) -> bool,
+    ) -> Option<ChangeKind> {
+        if let Observation::Metadata(seen) = &fact.seen
+            && self.is_read_after(fact)
+        {
+            let presence = Observation::Presence {
+                kind: seen.kind,
+                mode: seen.mode,
+            };
+            return rules::contradiction(&presence, None, false, now, own);
+        }
+        let recorded = fact.seen.bytes_of().and_then(|of| self.fingerprint(of));
+        rules::contradiction(&fact.seen, recorded, fact.spoiled, now, own)
+    }
+
+    /// Whether what a fact says of the size and times is nothing to a guest that has
+    /// read the file since.
+    fn is_read_after(&self, fact: &Fact) -> bool {
+        let reads = |later: &Fact| later.before_reading && later.seen.reads_bytes();
+        fact.before_reading
+            && self
+                .facts
+                .iter()
+                .rev()
+                .take_while(|later| later.index > fact.index)
+                .any(reads)
     }
 }

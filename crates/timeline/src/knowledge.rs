@@ -81,6 +81,7 @@ impl Knowledge {
         match history.first_contradiction(now, |name| self.is_own(path, name)) {
             Some((first, change)) => self.contradicted(path, now, first, change),
             None if own => Verdict::Untouched,
+            None if history.is_unread(now) => Verdict::Unread,
             None => Verdict::Unchanged,
         }
     }
@@ -176,7 +177,7 @@ mod tests {
         let mut knowledge = Knowledge::default();
         for (index, name) in [(3, "/out"), (5, "/out/x"), (7, "/other/x")] {
             knowledge.extend(&path(name), |history| {
-                history.push(AccessIndex(index), Observation::Missing);
+                history.push(AccessIndex(index), Observation::Missing, false);
             });
         }
         knowledge.extend(&path("/out"), |history| {
@@ -200,6 +201,7 @@ mod tests {
                 identity,
             },
             fingerprint: None,
+            agrees: None,
         }
     }
 

@@ -107,21 +107,45 @@ impl Shelf {
         guest_time: Duration,
         predicted_cost: Duration,
     ) -> bool {
+        let hot = self.is_hot(path);
+        let (worked, paid) = self.earned(guest_time, predicted_cost);
+        (worked && paid || hot) && self.is_free(place) && self.would_stay(hot, guest_time, place)
+    }
+
+    /// Whether one pays before the next piece of a file is read. There can be many
+    /// pieces before the one that was edited, so that even there the guest has to have
+    /// worked for it.
+    pub(crate) fn due_within(
+        &self,
+        hot: bool,
+        place: Place,
+        guest_time: Duration,
+        predicted_cost: Duration,
+    ) -> bool {
+        let (worked, paid) = self.earned(guest_time, predicted_cost);
+        worked && (paid || hot) && self.is_free(place) && self.would_stay(hot, guest_time, place)
+    }
+
+    /// Whether one may be taken at all, and none stands in the same place.
+    fn is_free(&self, place: Place) -> bool {
         if self.limits.max_checkpoints == 0 || self.limits.max_memory == 0 {
             return false;
         }
         let newest = self.placed.last();
-        if newest.is_some_and(|newest| newest.place.position == place.position) {
-            return false;
-        }
+        newest.is_none_or(|newest| newest.place.position != place.position)
+    }
+
+    /// Whether the guest has worked long enough since the newest checkpoint, and
+    /// whether all that they cost stays within its share.
+    fn earned(&self, guest_time: Duration, predicted_cost: Duration) -> (bool, bool) {
+        let newest = self.placed.last();
         let since = guest_time
             .saturating_sub(newest.map_or(Duration::ZERO, |newest| newest.checkpoint.guest_time));
         let budget = self.limits.share.max(0.0) * guest_time.as_secs_f64()
             + self.limits.allowance.as_secs_f64();
         let spent = self.spent.saturating_add(predicted_cost);
-        let pays = since >= predicted_cost.saturating_mul(2) && spent.as_secs_f64() <= budget;
-        let hot = self.is_hot(path);
-        (pays || hot) && self.would_stay(hot, guest_time, place)
+        let worked = since >= predicted_cost.saturating_mul(2);
+        (worked, spent.as_secs_f64() <= budget)
     }
 
     /// Whether one that is taken now is not dropped at once. As far as the memory

@@ -17,6 +17,9 @@ pub enum Verdict {
     Untouched,
     /// Everything that the guest learned about this path is still so.
     Unchanged,
+    /// So it is, but the file has other bytes after those that the guest has read: a
+    /// guest that reads on has to be resumed, with the file as it is now.
+    Unread,
     /// A fresh run would have gone another way.
     Contradicted {
         /// The earliest access whose fact no longer holds.
@@ -33,7 +36,7 @@ impl Verdict {
     pub fn contradiction(&self) -> Option<AccessIndex> {
         match self {
             Self::Contradicted { first, .. } => Some(*first),
-            Self::Untouched | Self::Unchanged => None,
+            Self::Untouched | Self::Unchanged | Self::Unread => None,
         }
     }
 }
@@ -88,6 +91,13 @@ pub(crate) fn contradiction(
             let same = !spoiled && same_bytes(identity, recorded, &metadata.identity, now);
             (!same).then_some(ChangeKind::Modified)
         }
+        (Observation::Piece { identity, end }, Current::File { metadata, .. }) => {
+            let same = !spoiled
+                && (same_bytes(identity, recorded, &metadata.identity, now)
+                    || *end <= now.agreement(identity));
+            (!same).then_some(ChangeKind::Modified)
+        }
+        (Observation::Presence { kind, mode }, now) => presence_change(*kind, *mode, now),
         (Observation::Metadata(seen), now) => metadata_change(seen, recorded, now),
         (
             Observation::Listing(seen),
@@ -104,6 +114,7 @@ pub(crate) fn contradiction(
         (
             Observation::Content { .. }
             | Observation::Program { .. }
+            | Observation::Piece { .. }
             | Observation::Listing(_)
             | Observation::Link(_),
             _,
@@ -113,7 +124,7 @@ pub(crate) fn contradiction(
 
 /// Fingerprints on both sides decide; else only the very same identity proves
 /// that the bytes are the same.
-fn same_bytes(
+pub(crate) fn same_bytes(
     identity: &Identity,
     recorded: Option<&Fingerprint>,
     now_identity: &Identity,
@@ -125,6 +136,19 @@ fn same_bytes(
     }
 }
 
+fn presence_change(kind: FileKind, mode: u32, now: &Current) -> Option<ChangeKind> {
+    let Some((kind_now, metadata)) = now.metadata() else {
+        return Some(ChangeKind::Removed);
+    };
+    if kind_now != kind {
+        Some(ChangeKind::Modified)
+    } else if metadata.mode != mode {
+        Some(ChangeKind::Metadata)
+    } else {
+        None
+    }
+}
+
 fn metadata_change(
     seen: &Metadata,
     recorded: Option<&Fingerprint>,
@@ -133,9 +157,6 @@ fn metadata_change(
     let Some((kind, metadata)) = now.metadata() else {
         return Some(ChangeKind::Removed);
     };
-    if kind != seen.kind {
-        return Some(ChangeKind::Modified);
-    }
     let same_state = match kind {
         // A folder's size and times change with its names, which are a
         // listing's concern. Those of a FIFO or a device change with what
@@ -152,12 +173,9 @@ fn metadata_change(
         }
     };
     if !same_state {
-        Some(ChangeKind::Modified)
-    } else if seen.mode != metadata.mode {
-        Some(ChangeKind::Metadata)
-    } else {
-        None
+        return Some(ChangeKind::Modified);
     }
+    presence_change(seen.kind, seen.mode, now)
 }
 
 fn listing_change(
@@ -191,6 +209,10 @@ pub(crate) fn same_fact(
                 && (matches!(a.kind, FileKind::Folder | FileKind::Other)
                     || a.identity == b.identity)
         }
+        (
+            Observation::Presence { kind: a, mode: x },
+            Observation::Presence { kind: b, mode: y },
+        ) => (a, x) == (b, y),
         (Observation::Missing, Observation::Missing) => true,
         (Observation::Listing(a), Observation::Listing(b)) => listing_change(a, b, own).is_none(),
         (Observation::Link(a), Observation::Link(b)) => a.as_os_str() == b.as_os_str(),
@@ -228,6 +250,7 @@ mod tests {
         Current::File {
             metadata: metadata(FileKind::Regular, mode, mtime_ns),
             fingerprint,
+            agrees: None,
         }
     }
 

@@ -88,6 +88,17 @@ impl Timeline {
     /// since the guest then sees its own work; the position is then that of the
     /// write.
     pub fn record(&mut self, path: &Path, seen: Observation) -> AccessIndex {
+        self.learn(path, seen, false)
+    }
+
+    /// The same for a guest whose first process asks for the size and times of a file
+    /// that it reads later for no other purpose: once it has read the file, these do
+    /// not count any more.
+    pub fn record_before_reading(&mut self, path: &Path, seen: Observation) -> AccessIndex {
+        self.learn(path, seen, true)
+    }
+
+    fn learn(&mut self, path: &Path, seen: Observation, before_reading: bool) -> AccessIndex {
         let known = self.knowledge.of(path);
         if let Some(history) = known {
             if let Some(at) = history.wrote()
@@ -106,9 +117,84 @@ impl Timeline {
         }
         let path = self
             .knowledge
-            .extend(path, |history| history.push(index, seen));
+            .extend(path, |history| history.push(index, seen, before_reading));
         self.log.push(Step::Learned(path));
         index
+    }
+
+    // ---- Reading in pieces ----
+
+    /// The one read of a file whose whole content was [recorded](Self::record) when it
+    /// was opened turns out to be in pieces, of which every one is seen: so far the
+    /// guest knows its first `end` bytes. False, and no change, if the file was opened
+    /// more than once.
+    pub fn narrow(&mut self, path: &Path, of: &Identity, end: u64) -> bool {
+        self.knowledge
+            .of_mut(path)
+            .is_some_and(|history| history.narrow(of, end))
+    }
+
+    /// The guest is about to know the first `end` bytes of a file that it reads in
+    /// pieces (`u64::MAX`: its end, too), which can be fewer than before: those that it
+    /// gives back it will read again before it uses them. Each read is an access of its
+    /// own, also one that tells nothing new.
+    pub fn read_up_to(&mut self, path: &Path, end: u64) {
+        if let Some((identity, _)) = self.read_of(path) {
+            self.learn(path, Observation::Piece { identity, end }, true);
+        }
+    }
+
+    /// Which file is read in pieces at this path, and how many of its first bytes the
+    /// guest knows.
+    #[must_use]
+    pub fn read_of(&self, path: &Path) -> Option<(Identity, u64)> {
+        let history = self.knowledge.of(path)?;
+        history.read().filter(|_| history.wrote().is_none())
+    }
+
+    /// What was read of a file from an access on need not be of any one state of it.
+    pub fn spoil_from(&mut self, path: &Path, from: AccessIndex) {
+        if let Some(history) = self.knowledge.of_mut(path) {
+            history.spoil_from(from);
+        }
+    }
+
+    /// Whether a run that is resumed from a checkpoint can go on with this path as it
+    /// is now. Asked of those at or before the contradiction: what a guest had read
+    /// there, and gave back later, may be other bytes by now.
+    #[must_use]
+    pub fn holds_at(&self, id: CheckpointId, path: &Path, now: &Current) -> bool {
+        let (Some(position), Some(history)) = (self.position_of(id), self.knowledge.of(path))
+        else {
+            return true;
+        };
+        history.holds_before(position, now, |name| self.knowledge.is_own(path, name))
+    }
+
+    /// From now on, a file is as it is now to all facts that are left: it differs only
+    /// in what the guest did not read. Checkpoints that do not
+    /// [hold](Self::holds_at) are of no use any more, and returned, to be dropped.
+    pub fn accept(&mut self, path: &Path, now: &Current) -> Vec<CheckpointId> {
+        let Current::File {
+            metadata,
+            fingerprint: Some(fingerprint),
+            ..
+        } = now
+        else {
+            return Vec::new();
+        };
+        let useless: Vec<CheckpointId> = self
+            .checkpoints()
+            .map(|checkpoint| checkpoint.id)
+            .filter(|id| !self.holds_at(*id, path, now))
+            .collect();
+        for id in &useless {
+            self.shelf.drop_one(*id);
+        }
+        if let Some(history) = self.knowledge.of_mut(path) {
+            history.accept(metadata.identity, *fingerprint);
+        }
+        useless
     }
 
     /// Says what bytes the file with this identity had when the guest learned
@@ -226,6 +312,36 @@ impl Timeline {
             && self
                 .shelf
                 .due(path, self.place(), guest_time, predicted_cost)
+    }
+
+    /// The same before the guest reads a path of which it has asked for the size and
+    /// times [before](Self::record_before_reading).
+    #[must_use]
+    pub fn checkpoint_due_before_reading(
+        &self,
+        path: &Path,
+        guest_time: Duration,
+        predicted_cost: Duration,
+    ) -> bool {
+        self.knowledge
+            .of(path)
+            .is_some_and(History::is_only_looked_at)
+            && self
+                .shelf
+                .due(path, self.place(), guest_time, predicted_cost)
+    }
+
+    /// The same before the guest reads on in a file that it reads in pieces. `hot`: it is
+    /// about to read what was edited there last.
+    #[must_use]
+    pub fn checkpoint_due_within(
+        &self,
+        hot: bool,
+        guest_time: Duration,
+        predicted_cost: Duration,
+    ) -> bool {
+        self.shelf
+            .due_within(hot, self.place(), guest_time, predicted_cost)
     }
 
     /// Puts a checkpoint at the end of the timeline. Returns those that the

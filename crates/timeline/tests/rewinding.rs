@@ -257,6 +257,7 @@ fn file(n: u64, fingerprint: u8) -> Current {
     Current::File {
         metadata: metadata(n),
         fingerprint: Some([fingerprint; 32]),
+        agrees: None,
     }
 }
 

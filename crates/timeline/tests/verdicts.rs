@@ -211,6 +211,7 @@ impl Play {
             Some(file) => Current::File {
                 metadata: file.metadata(),
                 fingerprint: Some(file.fingerprint()),
+                agrees: None,
             },
         }
     }

@@ -33,6 +33,9 @@ impl Supervisor<'_> {
         let Some(request) = decode(&stop) else {
             return Ok(task.resume(None)?);
         };
+        if !matches!(request, Request::Look { .. }) {
+            self.run.just_opened = None;
+        }
         match request {
             Request::Open { at, flags } => self.open(task, process, at, flags, 0),
             Request::OpenHow { at, how } => {
@@ -103,8 +106,9 @@ impl Supervisor<'_> {
                 {
                     self.run.guest.note(Hazard::SharedMappings);
                 }
-                Ok(task.resume(None)?)
+                self.reads(task, process)
             }
+            Request::Reads => self.reads(task, process),
             Request::Note(hazard) => {
                 self.note(hazard, process);
                 Ok(task.resume(None)?)
@@ -228,12 +232,27 @@ impl Supervisor<'_> {
             Some(Want::Metadata)
         };
         self.lookups.entered(&self.config.scope, &name);
-        let Some(task) = self.touch(task, &name, want)? else {
+        if writes || want != Some(Want::Content) || !name.in_scope {
+            let Some(task) = self.touch(task, &name, want)? else {
+                return Ok(());
+            };
+            if writes {
+                return self.open_for_writing(task, &name, flags);
+            }
+            return Ok(task.resume(None)?);
+        }
+        let Some(task) = self.see_reads(task, process)? else {
             return Ok(());
         };
-        if writes {
-            return self.open_for_writing(task, &name, flags);
-        }
+        let want = if self.is_read_in_pieces(name.path(), process) {
+            Want::Presence
+        } else {
+            Want::Content
+        };
+        let Some(task) = self.touch(task, &name, Some(want))? else {
+            return Ok(());
+        };
+        self.opens(name.path(), process);
         Ok(task.resume(None)?)
     }
 
@@ -247,15 +266,23 @@ impl Supervisor<'_> {
         learns: Learns,
     ) -> anyhow::Result<()> {
         let tid = task.tid();
+        let just_opened = self.just_opened(process);
         let name = match self.find(tid, process, at, last) {
             Found::Name(name) => name,
             // fexecve: the program is what the fd is open on.
             Found::Empty if empty && learns == Learns::Program => {
                 self.name_of_fd(tid, process, at.folder)
             }
+            Found::Empty if learns == Learns::Metadata => {
+                self.asks_size(process, at.folder);
+                return Ok(task.resume(None)?);
+            }
             _ => return Ok(task.resume(None)?),
         };
         let want = match learns {
+            Learns::Presence => Want::Presence,
+            // A shell makes sure that its script is none of a folder.
+            Learns::Metadata if just_opened.as_deref() == Some(name.path()) => Want::Presence,
             Learns::Metadata => Want::Metadata,
             Learns::Link => Want::Link,
             Learns::Program => Want::Program,
@@ -267,6 +294,9 @@ impl Supervisor<'_> {
             return Ok(());
         };
         if want == Want::Program {
+            if process == self.run.root() && interpreter_of(name.path()).is_some() {
+                self.executes_script(name.path());
+            }
             let Some(task) = self.interpreter(task, process, name)? else {
                 return Ok(());
             };

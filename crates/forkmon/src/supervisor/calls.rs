@@ -3,6 +3,7 @@
 //! A pure table over numbers. Which calls stop is `filter`'s concern, what a call's
 //! paths mean `lookup`'s, what is done about it that of the files named after it.
 
+use super::reader::READS;
 use super::walk::Last;
 use snapshot::Hazard;
 use tracee::{RemoteAddr, SyscallStop};
@@ -17,6 +18,7 @@ pub(super) struct At {
 /// What a lookup tells the guest.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(super) enum Learns {
+    Presence,
     Metadata,
     Link,
     Program,
@@ -88,6 +90,8 @@ pub(super) enum Request {
     Listen,
     /// A call that takes or answers ids, in a run where they differ.
     Identity,
+    /// A call that reads an open file.
+    Reads,
 }
 
 const CWD: i32 = libc::AT_FDCWD;
@@ -150,6 +154,10 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
     if stop.data == IDENTITY {
         return Some(Request::Identity);
     }
+    // The other filter's rule has no say where both stop.
+    if stop.data == READS && !(stop.call as i64 == libc::SYS_mmap && maps_shared(stop)) {
+        return Some(Request::Reads);
+    }
     let a = &stop.arguments;
     let effect = |at, kind| Request::Effect {
         at,
@@ -166,7 +174,7 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         what,
     };
     use Last::{Follow, Keep};
-    use Learns::{Link, Metadata, Program};
+    use Learns::{Link, Metadata, Presence, Program};
     Some(match stop.call as i64 {
         libc::SYS_open => Request::Open {
             at: here(a, 0),
@@ -184,7 +192,8 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
             at: here(a, 0),
             flags: libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC,
         },
-        libc::SYS_stat | libc::SYS_access | libc::SYS_getxattr | libc::SYS_listxattr => {
+        libc::SYS_access => look(here(a, 0), Follow, Presence),
+        libc::SYS_stat | libc::SYS_getxattr | libc::SYS_listxattr => {
             look(here(a, 0), Follow, Metadata)
         }
         libc::SYS_lstat | libc::SYS_lgetxattr | libc::SYS_llistxattr => {
@@ -192,8 +201,8 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         }
         libc::SYS_newfstatat => look_by_flags(at(a, 0), a[3], Metadata),
         libc::SYS_statx => look_by_flags(at(a, 0), a[2], Metadata),
-        libc::SYS_faccessat => look(at(a, 0), Follow, Metadata),
-        libc::SYS_faccessat2 => look_by_flags(at(a, 0), a[3], Metadata),
+        libc::SYS_faccessat => look(at(a, 0), Follow, Presence),
+        libc::SYS_faccessat2 => look_by_flags(at(a, 0), a[3], Presence),
         libc::SYS_inotify_add_watch if a[2] as u32 & libc::IN_DONT_FOLLOW != 0 => {
             look(here(a, 1), Keep, Metadata)
         }
@@ -306,6 +315,11 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         libc::SYS_sigaltstack | libc::SYS_set_tid_address => Request::ChangesThread,
         _ => return None,
     })
+}
+
+/// Of a call of mmap.
+fn maps_shared(stop: &SyscallStop) -> bool {
+    stop.arguments[3] as i32 & libc::MAP_SHARED != 0
 }
 
 fn two(from: At, last: Last, to: At, rename: bool, flags: u32) -> Request {

@@ -1,12 +1,13 @@
 //! Taking, keeping and dropping checkpoints.
 
 use super::Supervisor;
+use super::pieces::Place;
 use super::streams::Positions;
 use crate::events::Event;
 use journal::Mark;
 use snapshot::{Frozen, HeldFile, Image, Refusal};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use timeline::{Checkpoint, CheckpointId};
 use tracee::{Stopped, Tid};
@@ -19,6 +20,21 @@ pub(super) struct Stored {
     /// How much the guest had read and written.
     pub(super) streams: Positions,
     pub(super) taken: Instant,
+    pub(super) reading: Place,
+    /// Its only purpose is to stand near what was edited in this file, which is read in
+    /// pieces.
+    pub(super) for_edit_of: Option<PathBuf>,
+}
+
+/// What a checkpoint is considered before.
+#[derive(Copy, Clone, Debug)]
+pub(super) enum Due {
+    /// The first touch of a path.
+    Touched,
+    /// The first read of a path that was looked at to be read.
+    Read,
+    /// The next piece of a file. `hot`: with what was edited there last.
+    Within { hot: bool },
 }
 
 /// What checkpoints cost so far, to know what the next one will.
@@ -60,12 +76,13 @@ fn own_memory(resident: u64) -> u64 {
 }
 
 impl Supervisor<'_> {
-    /// Takes a checkpoint before the first touch of a path, if one is due.
+    /// Takes a checkpoint before the guest learns of a path, if one is due.
     /// Answers the task, unless it was let go to stop before its call again.
     pub(super) fn consider_checkpoint(
         &mut self,
         task: Stopped,
         path: &Path,
+        due: Due,
     ) -> anyhow::Result<Option<Stopped>> {
         let tid = task.tid();
         if self.run.considered == Some(tid) {
@@ -73,12 +90,20 @@ impl Supervisor<'_> {
             return Ok(Some(task));
         }
         let time = self.run.guest_time();
-        if self.run.barred
+        let cost = self.costs.last;
+        let is_due = match due {
+            Due::Touched => self.timeline.checkpoint_due(path, time, cost),
+            Due::Read => self
+                .timeline
+                .checkpoint_due_before_reading(path, time, cost),
+            Due::Within { hot } => self.timeline.checkpoint_due_within(hot, time, cost),
+        };
+        if !is_due
+            || self.run.barred
             || !self.run.is_settled()
             || self.run.process_of(tid) != Some(self.run.root())
             || time < self.costs.not_before
             || self.output.is_backed_up()
-            || !self.timeline.checkpoint_due(path, time, self.costs.last)
         {
             return Ok(Some(task));
         }
@@ -90,7 +115,10 @@ impl Supervisor<'_> {
             self.run.add_frozen(cost);
             let again = match frozen.outcome {
                 Ok(image) => {
-                    self.keep(image, mark, Some(path), false, time, cost);
+                    let id = self.keep(image, mark, Some(path), false, time, cost);
+                    if matches!(due, Due::Within { hot: true }) {
+                        self.supersede(path, id);
+                    }
                     false
                 }
                 Err(refusal) => self.refused(&refusal, time, cost),
@@ -167,6 +195,8 @@ impl Supervisor<'_> {
             mark,
             // The guest still stands still.
             streams: self.positions(),
+            reading: self.reading_place(),
+            for_edit_of: None,
             taken: Instant::now(),
         };
         self.stored.insert(id, stored);

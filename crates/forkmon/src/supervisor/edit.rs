@@ -1,21 +1,40 @@
 //! From settled file events to the run that follows from them.
 
 use super::Supervisor;
-use super::fingerprint;
+use super::fingerprint::{self, bytes_of};
 use super::observe::metadata_of;
+use super::pieces::LARGEST;
 use crate::events::{ChangeKind, ChangedPath, Event, Reason};
 use crate::messages::Outcome;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 use timeline::{AccessIndex, CheckpointId, Current, Verdict};
+
+/// A path that somebody has touched, and what is there now.
+#[derive(Clone, Debug)]
+pub(super) struct Touched {
+    pub(super) path: PathBuf,
+    pub(super) now: Current,
+    /// What is in it, if the guest reads it in pieces.
+    pub(super) bytes: Option<Arc<[u8]>>,
+}
+
+/// A path that contradicts what the guest knows of it.
+#[derive(Debug)]
+struct Change {
+    touched: Touched,
+    /// The first contradiction.
+    first: AccessIndex,
+    kind: ChangeKind,
+}
 
 /// What a batch of events comes to.
 #[derive(Debug, Default)]
 struct Edit {
-    /// The contradicted paths with their first contradictions.
-    changes: Vec<(PathBuf, AccessIndex, ChangeKind)>,
+    changes: Vec<Change>,
     unchanged: Vec<PathBuf>,
     /// When the first event was read.
     began: Option<Instant>,
@@ -71,13 +90,17 @@ impl Supervisor<'_> {
         if self.is_our_own_doing(path) || self.is_written_by_us(path) {
             return;
         }
-        let now = self.current(path);
+        if self.is_in_pieces(path) && !self.is_as_recorded(path) {
+            self.spoil_reads(path, touch.quiet_before);
+        }
+        let touched = self.look_at(path, self.timeline.wants_content(path));
+        let now = &touched.now;
         let mut verdict = if self.journal.wrote(path) {
             if self.journal.foreign(path) {
-                self.timeline.judge_foreign(path, &now)
+                self.timeline.judge_foreign(path, now)
             } else if matches!(now, Current::Folder { .. }) {
                 // A folder of the guest's own may have names of others in it.
-                self.timeline.judge(path, &now)
+                self.timeline.judge(path, now)
             } else {
                 Verdict::Untouched
             }
@@ -85,30 +108,48 @@ impl Supervisor<'_> {
             // By another of its names.
             Verdict::Untouched
         } else {
-            self.timeline.judge(path, &now)
+            self.timeline.judge(path, now)
         };
         // The same bytes again: unless the guest may have read what was there
         // between the two.
         let saved = touch.strong && !self.is_as_recorded(path);
-        if verdict == Verdict::Unchanged && saved {
+        if verdict == Verdict::Unchanged && saved && !self.is_in_pieces(path) {
             let read_between = self
                 .last_access
                 .get(path)
                 .is_some_and(|last| last.at >= Some(touch.quiet_before));
             if read_between || self.is_open_in_guest(path) {
                 self.timeline.spoil(path);
-                verdict = self.timeline.judge(path, &now);
+                verdict = self.timeline.judge(path, now);
             }
+        }
+        if verdict == Verdict::Unread && self.is_still_read(path) {
+            // The guest has the file open as it was, or half saved.
+            verdict = Verdict::Contradicted {
+                first: self.timeline.end(),
+                change: timeline::ChangeKind::Modified,
+            };
         }
         match verdict {
             Verdict::Untouched => {}
+            Verdict::Unread => {
+                self.accept(&touched);
+                edit.unchanged.push(path.clone());
+            }
             Verdict::Unchanged => {
+                if self.is_in_pieces(path) {
+                    self.accept(&touched);
+                }
                 if saved && matches!(now, Current::File { .. }) {
                     edit.unchanged.push(path.clone());
                 }
             }
             Verdict::Contradicted { first, change } => {
-                edit.changes.push((path.clone(), first, kind_of(change)));
+                edit.changes.push(Change {
+                    touched,
+                    first,
+                    kind: kind_of(change),
+                });
                 let seen = touch.first_seen;
                 edit.began = Some(edit.began.map_or(seen, |began| began.min(seen)));
             }
@@ -133,12 +174,38 @@ impl Supervisor<'_> {
         }
     }
 
-    /// What is at a path now, as the timeline compares it.
-    fn current(&self, path: &Path) -> Current {
-        self.look_at(path, self.timeline.wants_content(path))
+    /// What is at a path now, as the timeline compares it. Bytes that were kept of it
+    /// are compared in any case.
+    fn look_at(&self, path: &Path, hash: bool) -> Touched {
+        let in_pieces = self.is_in_pieces(path);
+        let bytes = in_pieces.then(|| bytes_of(path, LARGEST)).flatten();
+        let Some((identity, bytes)) = bytes else {
+            return Touched {
+                path: path.to_owned(),
+                now: self.current(path, hash),
+                bytes: None,
+            };
+        };
+        let now = match self.current(path, false) {
+            Current::File { metadata, .. } => Current::File {
+                metadata: timeline::Metadata {
+                    identity,
+                    ..metadata
+                },
+                fingerprint: Some(*blake3::hash(&bytes).as_bytes()),
+                agrees: self.pieces.agreement(path, &bytes),
+            },
+            // It has been replaced since.
+            other => other,
+        };
+        Touched {
+            path: path.to_owned(),
+            now,
+            bytes: Some(Arc::from(bytes)),
+        }
     }
 
-    fn look_at(&self, path: &Path, hash: bool) -> Current {
+    fn current(&self, path: &Path, hash: bool) -> Current {
         let Ok(metadata) = fs::symlink_metadata(path) else {
             return Current::Missing;
         };
@@ -149,10 +216,12 @@ impl Supervisor<'_> {
                 Some((identity, fingerprint)) => Current::File {
                     metadata: timeline::Metadata { identity, ..found },
                     fingerprint: Some(fingerprint),
+                    agrees: None,
                 },
                 None => Current::File {
                     metadata: found,
                     fingerprint: None,
+                    agrees: None,
                 },
             };
         }
@@ -208,57 +277,79 @@ impl Supervisor<'_> {
         {
             return;
         }
-        if self.run.is_alive() && self.is_open_in_guest(path) {
+        if self.run.is_alive() && !self.is_in_pieces(path) && self.is_open_in_guest(path) {
             self.timeline.spoil(path);
         }
-        let now = self.look_at(path, false);
-        if let Verdict::Contradicted { first, .. } = self.timeline.judge(path, &now)
-            && let Some(id) = self.timeline.resume_point(first)
-        {
+        let touched = self.look_at(path, false);
+        let first = match self.timeline.judge(path, &touched.now) {
+            Verdict::Contradicted { first, .. } => first,
+            Verdict::Unread => self.timeline.end(),
+            Verdict::Untouched | Verdict::Unchanged => return,
+        };
+        if let Some(id) = self.timeline.resume_point(first) {
             self.prepare(id);
         }
     }
 
     /// Whether any process of the guest has a file open.
     fn is_open_in_guest(&self, path: &Path) -> bool {
-        let Ok(wanted) = fs::metadata(path) else {
-            return false;
-        };
+        fs::metadata(path).is_ok_and(|found| self.is_file_open_in_guest(found.dev(), found.ino()))
+    }
+
+    pub(super) fn is_file_open_in_guest(&self, device: u64, inode: u64) -> bool {
         self.run.processes.keys().any(|process| {
             let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd")) else {
                 return false;
             };
             fds.flatten().any(|fd| {
                 fs::metadata(fd.path())
-                    .is_ok_and(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino()))
+                    .is_ok_and(|open| (open.dev(), open.ino()) == (device, inode))
             })
         })
     }
 
+    /// The newest checkpoint before a contradiction whose run can go on with all that
+    /// has changed. Those that cannot, because it had read what it gave back later, are
+    /// of no use any more.
+    fn candidate(&mut self, first: AccessIndex, changes: &[Change]) -> Option<CheckpointId> {
+        loop {
+            let id = self.timeline.resume_point(first)?;
+            let holds = |change: &Change| {
+                let Touched { path, now, .. } = &change.touched;
+                !self.is_in_pieces(path) || self.timeline.holds_at(id, path, now)
+            };
+            if changes.iter().all(holds) {
+                return Some(id);
+            }
+            self.timeline.drop_checkpoint(id);
+            self.discard(id);
+        }
+    }
+
     fn act_on(&mut self, mut edit: Edit) -> anyhow::Result<()> {
         // The earliest contradiction decides, and comes first in what is said.
-        edit.changes.sort_by_key(|(_, first, _)| *first);
-        for (path, ..) in &edit.changes {
-            self.timeline.mark_hot(path);
+        edit.changes.sort_by_key(|change| change.first);
+        for Change { touched, .. } in &edit.changes {
+            self.timeline.mark_hot(&touched.path);
+            self.edited_at(&touched.path, &touched.now);
         }
         self.emit(&Event::Change {
             paths: edit
                 .changes
                 .iter()
-                .map(|(path, _, kind)| ChangedPath {
-                    path: path.clone(),
-                    kind: *kind,
+                .map(|change| ChangedPath {
+                    path: change.touched.path.clone(),
+                    kind: change.kind,
                 })
                 .collect(),
         });
-        let Some((_, first, _)) = edit.changes.first() else {
+        let Some(first) = edit.changes.first().map(|change| change.first) else {
             return Ok(());
         };
-        let first = *first;
         for path in self.journal.changed_by_others() {
             self.output_changed(&path);
         }
-        let candidate = self.timeline.resume_point(first);
+        let candidate = self.candidate(first, &edit.changes);
         self.drop_run(candidate)?;
         if self.finished.is_some() || self.quitting.is_some() {
             return Ok(());
@@ -267,7 +358,7 @@ impl Supervisor<'_> {
         let paths: Vec<&Path> = edit
             .changes
             .iter()
-            .map(|(path, ..)| path.as_path())
+            .map(|change| change.touched.path.as_path())
             .collect();
         let mut reason = if self.lost_to_effects {
             Reason::Effects
@@ -278,6 +369,9 @@ impl Supervisor<'_> {
         while let Some(id) = candidate {
             match self.resume_from(id, false) {
                 Ok((kept, before)) => {
+                    for Change { touched, .. } in &edit.changes {
+                        self.accept(touched);
+                    }
                     let latency = began.elapsed();
                     self.emit(&Event::Resume {
                         from: Some(u64::from(id.0)),
@@ -302,7 +396,7 @@ impl Supervisor<'_> {
             }
             self.timeline.drop_checkpoint(id);
             self.discard(id);
-            candidate = self.timeline.resume_point(first);
+            candidate = self.candidate(first, &edit.changes);
         }
         self.restart(&paths, reason, began)
     }

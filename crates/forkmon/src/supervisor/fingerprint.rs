@@ -36,24 +36,37 @@ pub(super) fn open_unblocked(path: &Path) -> std::io::Result<File> {
 /// The hash of a regular file, with what it was while it was read; `None` if it
 /// changed meanwhile, is too large, or cannot be read.
 pub(super) fn of_file(path: &Path) -> Option<(Identity, Fingerprint)> {
-    let mut file = open_unblocked(path).ok()?;
+    let file = open_unblocked(path).ok()?;
+    let mut hasher = blake3::Hasher::new();
+    let identity = read_stable(&file, LARGEST, |piece| {
+        hasher.update(piece);
+    })?;
+    Some((identity, *hasher.finalize().as_bytes()))
+}
+
+/// The bytes of a regular file, with what it was while it was read; `None` if it
+/// changed meanwhile, is larger than `limit`, or cannot be read.
+pub(super) fn bytes_of(path: &Path, limit: u64) -> Option<(Identity, Vec<u8>)> {
+    let file = open_unblocked(path).ok()?;
+    let mut bytes = Vec::new();
+    let identity = read_stable(&file, limit, |piece| bytes.extend_from_slice(piece))?;
+    Some((identity, bytes))
+}
+
+fn read_stable(mut file: &File, limit: u64, mut take: impl FnMut(&[u8])) -> Option<Identity> {
     let before = file.metadata().ok()?;
-    if !before.is_file() || before.len() > LARGEST {
+    if !before.is_file() || before.len() > limit {
         return None;
     }
-    let mut hasher = blake3::Hasher::new();
     let mut piece = vec![0; 1 << 16];
     loop {
         match file.read(&mut piece).ok()? {
             0 => break,
-            n => {
-                hasher.update(&piece[..n]);
-            }
+            n => take(&piece[..n]),
         }
     }
     let identity = identity(&before);
-    (self::identity(&file.metadata().ok()?) == identity)
-        .then(|| (identity, *hasher.finalize().as_bytes()))
+    (self::identity(&file.metadata().ok()?) == identity).then_some(identity)
 }
 
 /// A thread that hashes what it is told to.

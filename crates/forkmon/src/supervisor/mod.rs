@@ -24,7 +24,9 @@ mod keeper;
 mod lookup;
 mod observe;
 mod own_signal;
+mod pieces;
 mod proc_path;
+mod reader;
 mod rewind;
 mod run;
 mod setup;
@@ -51,6 +53,7 @@ use journal::{Journal, Mark};
 use keeper::Keeper;
 use lookup::Lookups;
 use observe::LastAccess;
+use pieces::{Pieces, Seen};
 use run::{Pending, Run};
 use snapshot::{Guest, Inherited, Resumed};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -103,6 +106,7 @@ struct Supervisor<'a> {
     hasher: Hasher,
     lookups: Lookups,
     last_access: HashMap<PathBuf, LastAccess>,
+    pieces: Pieces,
     /// What the last undo left behind, whose events are no edits.
     restored: HashMap<PathBuf, Option<Identity>>,
     stored: BTreeMap<CheckpointId, Stored>,
@@ -209,7 +213,13 @@ impl Supervisor<'_> {
     }
 
     /// Lets a copy of a checkpoint run.
-    fn resumed(&mut self, resumed: Resumed, kept: Duration, stays_stopped: bool) {
+    fn resumed(
+        &mut self,
+        resumed: Resumed,
+        kept: Duration,
+        reads: (Seen, bool),
+        stays_stopped: bool,
+    ) {
         let Resumed {
             guest,
             threads,
@@ -220,6 +230,7 @@ impl Supervisor<'_> {
             tracee::kill_task(process, libc::SIGSTOP);
         }
         self.run = Run::new(self.next_run, guest, kept);
+        (self.run.reads, self.run.reads_script) = reads;
         self.next_run += 1;
         self.costs.forget_run();
         self.tell_keys(true);

@@ -4,6 +4,7 @@
 //! watched, looked at and recorded, with a checkpoint before it if one is due.
 
 use super::Supervisor;
+use super::checkpoint::Due;
 use super::fingerprint::identity;
 use super::lookup::Name;
 use super::walk::Met;
@@ -21,6 +22,7 @@ use tracee::Stopped;
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(super) enum Want {
     Content,
+    Presence,
     Metadata,
     Link,
     Program,
@@ -31,6 +33,7 @@ impl Want {
     fn kind(self) -> AccessKind {
         match self {
             Want::Content => AccessKind::Content,
+            Want::Presence => AccessKind::Presence,
             Want::Metadata => AccessKind::Metadata,
             Want::Link => AccessKind::Link,
             Want::Program => AccessKind::Program,
@@ -70,6 +73,12 @@ pub(super) fn metadata_of(metadata: &fs::Metadata) -> Metadata {
         mode: metadata.mode(),
         identity: identity(metadata),
     }
+}
+
+/// What somebody learns of a file who can use it.
+fn presence_of(metadata: &fs::Metadata) -> Observation {
+    let Metadata { kind, mode, .. } = metadata_of(metadata);
+    Observation::Presence { kind, mode }
 }
 
 impl Supervisor<'_> {
@@ -130,18 +139,25 @@ impl Supervisor<'_> {
             return Ok(Some(task));
         }
         let mut task = task;
-        if !self.timeline.touched(path) {
-            match self.consider_checkpoint(task, path)? {
+        let by_first = self.run.process_of(task.tid()) == Some(self.run.root());
+        let before_reading = by_first && self.looks_before_reading();
+        let due = if !self.timeline.touched(path) {
+            Some(Due::Touched)
+        } else {
+            (before_reading && want == Want::Content).then_some(Due::Read)
+        };
+        if let Some(due) = due {
+            match self.consider_checkpoint(task, path, due)? {
                 Some(stopped) => task = stopped,
                 None => return Ok(None),
             }
         }
-        self.observe(path, want)?;
+        self.observe_by(path, want, before_reading)?;
         Ok(Some(task))
     }
 
     /// Notes that the guest has asked for a path just now.
-    fn asked_for(&mut self, path: &Path) {
+    pub(super) fn asked_for(&mut self, path: &Path) {
         let now = Some(Instant::now());
         match self.last_access.get_mut(path) {
             Some(last) => last.at = now,
@@ -156,6 +172,9 @@ impl Supervisor<'_> {
     }
 
     fn is_known(&self, path: &Path, want: Want) -> bool {
+        if want == Want::Presence && self.timeline.knows(path, AccessKind::Metadata) {
+            return true;
+        }
         // What was missing is known to be so until somebody makes it, which is
         // an edit, or the guest's own doing.
         self.timeline.knows(path, want.kind())
@@ -165,6 +184,13 @@ impl Supervisor<'_> {
     /// Records what the guest is about to see: watch first, look afterwards, so
     /// that a change in between is not lost.
     pub(super) fn observe(&mut self, path: &Path, want: Want) -> anyhow::Result<()> {
+        self.observe_by(path, want, false)
+    }
+
+    /// The same; `before_reading` as [`Timeline::record_before_reading`] has it.
+    ///
+    /// [`Timeline::record_before_reading`]: timeline::Timeline::record_before_reading
+    fn observe_by(&mut self, path: &Path, want: Want, before_reading: bool) -> anyhow::Result<()> {
         if let Some(watcher) = &self.watcher {
             let watched = if want == Want::Listing {
                 watcher.watch_listing(path)
@@ -174,21 +200,22 @@ impl Supervisor<'_> {
             watched.with_context(|| format!("cannot watch {}", path.display()))?;
         }
         let Ok(metadata) = fs::symlink_metadata(path) else {
-            self.record(path, Observation::Missing);
+            self.record(path, Observation::Missing, false);
             return Ok(());
         };
         if !metadata.is_symlink() {
             let seen = self.see(path, &metadata, want);
-            self.record(path, seen);
+            self.record(path, seen, before_reading);
             return Ok(());
         }
         let Ok(target) = fs::read_link(path) else {
-            self.record(path, Observation::Missing);
+            self.record(path, Observation::Missing, false);
             return Ok(());
         };
-        self.record(path, Observation::Link(target));
+        self.record(path, Observation::Link(target), false);
         if want == Want::Metadata {
-            self.record(path, Observation::Metadata(metadata_of(&metadata)));
+            let seen = Observation::Metadata(metadata_of(&metadata));
+            self.record(path, seen, false);
         }
         Ok(())
     }
@@ -221,6 +248,7 @@ impl Supervisor<'_> {
                 identity: identity(metadata),
             },
             Want::Listing if metadata.is_dir() => Observation::Listing(self.names_in(path)),
+            Want::Presence => presence_of(metadata),
             _ => Observation::Metadata(metadata_of(metadata)),
         }
     }
@@ -238,7 +266,7 @@ impl Supervisor<'_> {
             .collect()
     }
 
-    fn record(&mut self, path: &Path, seen: Observation) {
+    fn record(&mut self, path: &Path, seen: Observation, before_reading: bool) {
         // That a file can be opened or executed tells of its mode.
         let by_mode = matches!(
             seen,
@@ -248,10 +276,13 @@ impl Supervisor<'_> {
         if let Some(identity) = identity_of(&seen) {
             self.last_access.entry(path.to_owned()).or_default().seen = Some(identity);
         }
-        self.timeline.record(path, seen);
+        if before_reading {
+            self.timeline.record_before_reading(path, seen);
+        } else {
+            self.timeline.record(path, seen);
+        }
         if let Some(metadata) = mode {
-            self.timeline
-                .record(path, Observation::Metadata(metadata_of(&metadata)));
+            self.timeline.record(path, presence_of(&metadata));
         }
         if self.timeline.needs_fingerprint(path) {
             self.hasher.ask(path);

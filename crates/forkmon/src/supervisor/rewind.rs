@@ -6,7 +6,7 @@ use super::fingerprint;
 use crate::events::{Event, Reason};
 use crate::messages::Outcome;
 use journal::{Effect, Prepared};
-use snapshot::{Refusal, Resumed};
+use snapshot::{Moved, Refusal, Resumed};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,6 +30,7 @@ impl Supervisor<'_> {
         }
         let stored = self.stored.get(&id).ok_or(Reason::NotRestorable)?;
         let (mark, streams) = (stored.mark, stored.streams);
+        let reading = stored.reading.clone();
         // If that fails, a restart says why.
         self.rewind_streams(Some(streams))
             .map_err(|_| Reason::NotRestorable)?;
@@ -41,9 +42,11 @@ impl Supervisor<'_> {
         for (device, inode) in stored.image.opened_anew() {
             self.journal.opens_anew(device, inode);
         }
-        let resumed = self.copy_of(id);
+        let moved = self.reading_rewound(&reading);
+        let resumed = self.copy_of(id, &moved);
         self.sockets_are_back(sockets);
-        self.resumed(resumed?, checkpoint.guest_time, stays_stopped);
+        let reads = (reading.seen, reading.reads_script);
+        self.resumed(resumed?, checkpoint.guest_time, reads, stays_stopped);
         Ok((checkpoint.guest_time, checkpoint.path))
     }
 
@@ -64,10 +67,11 @@ impl Supervisor<'_> {
     }
 
     /// A copy of a checkpoint, stopped where it is to go on.
-    fn copy_of(&mut self, id: CheckpointId) -> Result<Resumed, Reason> {
+    fn copy_of(&mut self, id: CheckpointId, moved: &[Moved]) -> Result<Resumed, Reason> {
         loop {
             let stored = self.stored.get_mut(&id).ok_or(Reason::NotRestorable)?;
-            match stored.image.resume(&mut self.tracer, &self.identity_filter) {
+            let filter = &self.identity_filter;
+            match stored.image.resume(&mut self.tracer, filter, moved) {
                 Ok(resumed) => return Ok(resumed),
                 // Another image may give its place.
                 Err(Refusal::NoRoom(_)) if self.evict_another(id) => {}
@@ -160,6 +164,7 @@ impl Supervisor<'_> {
         self.rewind_streams(None)?;
         self.undo_to(self.beginning);
         self.last_access.clear();
+        self.pieces.restart();
         self.lost_to_effects = false;
         let why = match reason {
             Reason::Effects => "what it has written since cannot be undone",

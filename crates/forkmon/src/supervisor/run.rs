@@ -2,6 +2,7 @@
 
 use super::birth::Birth;
 use super::identity::Translation;
+use super::pieces::Seen;
 use journal::Prepared;
 use snapshot::Guest;
 use std::collections::{HashMap, HashSet};
@@ -109,6 +110,12 @@ pub(super) struct Run {
     pub(super) considered: Option<Tid>,
     /// It listens for clients, and is watched for a moment without any.
     pub(super) listens: bool,
+    /// Whether its first process is stopped at its reads.
+    pub(super) reads: Seen,
+    /// It is a shell, and has begun to read its script.
+    pub(super) reads_script: bool,
+    /// What its first process has opened by its last call.
+    pub(super) just_opened: Option<PathBuf>,
     /// No more checkpoints are taken in this run.
     pub(super) barred: bool,
     /// Where the kernel is passed what the guest did not write.
@@ -146,6 +153,9 @@ impl Run {
             frozen: Duration::ZERO,
             considered: None,
             listens: false,
+            reads: Seen::NotAsked,
+            reads_script: false,
+            just_opened: None,
             barred: false,
             scratch: Scratch::NotAsked,
         }
@@ -314,6 +324,9 @@ impl Run {
             self.guest.executed();
             self.spawned = None;
             self.scratch = Scratch::NotAsked;
+            self.reads = Seen::NotAsked;
+            self.reads_script = false;
+            self.just_opened = None;
         }
     }
 

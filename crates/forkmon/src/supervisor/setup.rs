@@ -5,6 +5,7 @@ use super::fingerprint::Hasher;
 use super::inbox::{Doorbell, News};
 use super::keeper::Keeper;
 use super::lookup::Lookups;
+use super::pieces::Pieces;
 use super::run::Run;
 use super::waiting::Waiting;
 use super::{ALLOWANCE, OPEN_WRITE_BOUND, Supervisor, filter};
@@ -90,6 +91,7 @@ pub(super) fn supervise(
         hasher,
         lookups: Lookups::default(),
         last_access: HashMap::new(),
+        pieces: Pieces::default(),
         restored: HashMap::new(),
         stored: BTreeMap::new(),
         next_checkpoint: 0,

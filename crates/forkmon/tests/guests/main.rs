@@ -25,6 +25,7 @@ mod node;
 mod output;
 mod own_names;
 mod perl;
+mod pieces;
 mod python;
 mod regressions;
 mod restarts;

@@ -15,6 +15,7 @@ mod inherited;
 mod inotify;
 mod kept;
 mod lock;
+mod moved;
 mod nameless;
 mod owner;
 mod pipe;
@@ -48,6 +49,7 @@ use tracee::Remote;
 
 pub use inherited::Inherited;
 pub(crate) use lock::{Lock, parse_lock};
+pub use moved::Moved;
 pub(crate) use nameless::NamelessFile;
 pub use socket::OnConnection;
 
@@ -265,10 +267,23 @@ impl FdTable {
     }
 
     /// Gives a copy the rest of its open files back: what the run before it could
-    /// have changed, or had for itself.
-    pub(crate) fn reset_shared(&self, remote: &mut Remote<'_>) -> Result<(), Refusal> {
-        for kept in &self.kept {
+    /// have changed, or had for itself. Those that have `moved` are opened anew.
+    pub(crate) fn reset_shared(
+        &self,
+        remote: &mut Remote<'_>,
+        moved: &[Moved],
+    ) -> Result<(), Refusal> {
+        let has_moved = |kept: &&Kept| moved.iter().any(|file| kept.is(file.device, file.inode));
+        for kept in self.kept.iter().filter(|kept| !has_moved(kept)) {
             kept.reset(remote)?;
+        }
+        for file in moved {
+            let of_it = self
+                .kept
+                .iter()
+                .filter(|kept| kept.is(file.device, file.inode));
+            let entries = of_it.map(|kept| kept.entry.clone()).collect();
+            moved::open_anew(remote, self.above, file, entries)?;
         }
         // The dead run can have locked what is kept.
         for (locked, handle) in self.locked.iter().zip(self.above..) {

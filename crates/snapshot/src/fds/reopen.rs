@@ -5,7 +5,7 @@ use crate::Refusal;
 use tracee::Remote;
 
 /// What open(2) does at once, and what is wrong where a link of `/proc` is opened.
-const NOT_AGAIN: i32 =
+pub(super) const NOT_AGAIN: i32 =
     libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY | libc::O_NOFOLLOW;
 
 /// Opens the file of an fd of a copy once more, with the flags of its fdinfo. It is

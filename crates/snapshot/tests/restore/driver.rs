@@ -192,7 +192,7 @@ impl Driver {
     /// Brings a checkpoint back, and lets it run.
     pub fn resume(&mut self, image: &mut Image) -> Result<(), Refusal> {
         assert!(!self.alive, "the run before is over");
-        let resumed = image.resume(&mut self.tracer, &self.filter.compile())?;
+        let resumed = image.resume(&mut self.tracer, &self.filter.compile(), &[])?;
         self.guest = resumed.guest;
         self.watched
             .store(self.guest.process().raw(), Ordering::SeqCst);

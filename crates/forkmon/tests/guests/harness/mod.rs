@@ -18,7 +18,7 @@ mod project;
 mod scenario;
 
 pub use forkmon::{Forkmon, program};
-pub use guest::{build_c, find, fixture, place, run_tool};
+pub use guest::{build_c, find, find_optional, fixture, place, run_tool};
 pub use processes::{as_root, children_of, is_stopped};
 pub use project::{Project, Save};
 pub use scenario::Scenario;
