@@ -179,6 +179,15 @@ pub const PROJECTS: &[Definition] = &[
             "main.sh",
         )
     },
+    Definition {
+        rewritten: &[
+            "data/place.txt",
+            "data/rename.txt",
+            "data/anew.txt",
+            "data/backup.txt",
+        ],
+        ..Definition::new("rewriter", &["perl", "main.pl"], &["perl"], "style.conf")
+    },
 ];
 
 /// The project with this name.

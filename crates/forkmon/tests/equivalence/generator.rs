@@ -65,6 +65,11 @@ impl Person<'_> {
         {
             return step;
         }
+        if self.rng.u32(0..15) == 0
+            && let Some(step) = self.twice()
+        {
+            return step;
+        }
         let count = match self.rng.u32(0..10) {
             0..=6 => 1,
             7..=8 => 2,
@@ -103,6 +108,24 @@ impl Person<'_> {
         Some(Step {
             edits: edits.into(),
         })
+    }
+
+    /// Two saves of one size within one tick of the clock that files are stamped by.
+    fn twice(&mut self) -> Option<Step> {
+        let name = self.editable(true)?;
+        let mark = self.pick(&marks(self.model.bytes(&name)?))?;
+        let how = self.pick(&[Save::InPlace, Save::Over, Save::ByRename])?;
+        let mut edits = Vec::new();
+        for _ in 0..2 {
+            let mut bytes = self.model.bytes(&name)?.to_vec();
+            let number = self.number(mark.len());
+            bytes[mark.clone()].copy_from_slice(&number);
+            let name = name.clone();
+            let edit = Edit::Save { name, bytes, how };
+            edit.note(&mut self.model);
+            edits.push((Duration::ZERO, edit));
+        }
+        Some(Step { edits })
     }
 
     /// One edit. What the guest writes, too, is edited only if it has `ended`.

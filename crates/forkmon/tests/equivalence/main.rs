@@ -17,6 +17,7 @@
 mod catalog;
 mod edit;
 mod generator;
+mod manner;
 mod model;
 mod oracle;
 mod plain;
@@ -85,4 +86,5 @@ projects! {
     pdflatex,
     threads,
     pipeline,
+    rewriter,
 }

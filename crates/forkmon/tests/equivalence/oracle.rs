@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::catalog;
 use super::generator::{self, Step};
+use super::manner::Manner;
 use super::project::{Definition, Project};
 use super::shrink::shrink;
 use super::tally::Tally;
@@ -40,7 +41,7 @@ pub fn ask(name: &str) {
         panic!("{report}");
     }
     assert!(
-        tally.resumed > 0,
+        tally.resumed > 0 || !Manner::of(&project, seed).generous,
         "no outcome came from a checkpoint, so that nothing was tested"
     );
 }
@@ -57,15 +58,16 @@ pub fn examine(
     tally: &mut Tally,
 ) -> Result<(), String> {
     let steps = generator::steps(project, seed, count);
+    let manner = Manner::of(project, seed);
     let folder = place_for(project.definition, seed);
-    let Err(found) = trial::play(project, &steps, tally, Some(&folder)) else {
+    let Err(found) = trial::play(project, &manner, &steps, tally, Some(&folder)) else {
         return Ok(());
     };
     tally.differences += 1;
     let first = found.clone();
     let (fewer, found) = shrink(&steps, found, SHRINKING, |fewer| {
         // Figures of these are of no interest.
-        trial::play(project, fewer, &mut Tally::default(), None).err()
+        trial::play(project, &manner, fewer, &mut Tally::default(), None).err()
     });
     let report = report(project, seed, count, (&first, &steps), (&found, &fewer));
     let report = format!("{report}\nkept in {}\n", folder.display());
@@ -94,7 +96,8 @@ fn report(
     fewer: (&Difference, &[Step]),
 ) -> String {
     let name = project.definition.name;
-    let mut text = format!("{name} is not as fresh, seed {seed}\n");
+    let manner = Manner::of(project, seed);
+    let mut text = format!("{name} is not as fresh, seed {seed}, forkmon {manner}\n");
     let mut tell = |title: &str, (difference, steps): (&Difference, &[Step])| {
         let when = difference
             .after

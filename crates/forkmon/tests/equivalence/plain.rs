@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use super::manner::Manner;
 use super::model::Model;
 use super::project::Project;
 use super::site::{Side, Site};
@@ -24,14 +25,16 @@ pub struct Outcome {
 /// Plain runs of one project. What was run once is remembered.
 pub struct Plain<'a> {
     project: &'a Project,
+    manner: &'a Manner,
     site: &'a Site,
     known: HashMap<String, Outcome>,
 }
 
 impl<'a> Plain<'a> {
-    pub fn new(project: &'a Project, site: &'a Site) -> Plain<'a> {
+    pub fn new(project: &'a Project, manner: &'a Manner, site: &'a Site) -> Plain<'a> {
         Plain {
             project,
+            manner,
             site,
             known: HashMap::new(),
         }
@@ -60,11 +63,13 @@ impl<'a> Plain<'a> {
         command
             .args(&argv[1..])
             .current_dir(&root)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stdin(Stdio::null());
         self.site.environment(side, self.project, &mut command);
-        let output = command.spawn()?.wait_with_output()?;
+        let output = if self.manner.joined {
+            joined_output(command)?
+        } else {
+            command.output()?
+        };
         let (from, to) = (self.site.base_of(side), self.site.base_of(Side::Watched));
         let rename = Rename {
             from: &from,
@@ -81,4 +86,21 @@ impl<'a> Plain<'a> {
             tree: Tree::of(&root, Some(rename))?,
         })
     }
+}
+
+/// Runs a command with both output streams in one pipe; what comes through it
+/// counts as its standard output.
+fn joined_output(mut command: Command) -> io::Result<Output> {
+    let (mut reader, writer) = io::pipe()?;
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn()?;
+    // It holds the writing ends.
+    drop(command);
+    let mut stdout = Vec::new();
+    reader.read_to_end(&mut stdout)?;
+    Ok(Output {
+        status: child.wait()?,
+        stdout,
+        stderr: Vec::new(),
+    })
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::catalog::find;
 use super::edit::{Edit, Save};
 use super::generator::{Step, steps};
+use super::manner::Manner;
 use super::project::{Definition, Project};
 use super::shrink::shrink;
 use super::tally::Tally;
@@ -37,18 +38,19 @@ fn a_forkmon_that_is_wrong_is_found_out() {
     let Some(project) = Project::prepare(&BLIND) else {
         return;
     };
+    let manner = Manner::of(&project, 1);
     let steps = [
         save("data/list.txt", "alpha @7@\n"),
         save("parts/second.sh", "second=overlooked\n"),
         save("last.txt", "last @2@\n"),
     ];
     let mut tally = Tally::default();
-    let found = play(&project, &steps, &mut tally, None).expect_err("it is wrong");
+    let found = play(&project, &manner, &steps, &mut tally, None).expect_err("it is wrong");
     assert_eq!(found.after, Some(1), "{found:?}");
     let told = found.what.concat();
     assert!(told.contains("overlooked"), "{told}");
     let (fewer, _) = shrink(&steps, found, Duration::from_secs(60), |fewer| {
-        play(&project, fewer, &mut Tally::default(), None).err()
+        play(&project, &manner, fewer, &mut Tally::default(), None).err()
     });
     assert_eq!(fewer, steps[1..2]);
 }
@@ -137,12 +139,17 @@ fn sample() -> tempfile::TempDir {
 #[test]
 fn every_difference_of_two_trees_is_seen() {
     type Change = fn(&Path) -> std::io::Result<()>;
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 10] = [
         ("deep/file: differs at byte 1", |root| {
             fs::write(root.join("deep/file"), "tExt")
         }),
         ("deep/file: should have mode", |root| {
             fs::set_permissions(root.join("deep/file"), fs::Permissions::from_mode(0o4711))
+        }),
+        ("deep/file: should have attributes", |root| {
+            let flags = rustix::fs::XattrFlags::CREATE;
+            rustix::fs::setxattr(root.join("deep/file"), "user.mark", b"1", flags)?;
+            Ok(())
         }),
         ("deep/file: is missing", |root| {
             fs::remove_file(root.join("deep/file"))

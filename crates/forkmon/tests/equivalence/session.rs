@@ -21,6 +21,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::event::Event;
 use super::guest;
+use super::manner::Manner;
 use super::processes::{MARK, kill_marked, wait_until_gone};
 use super::project::Project;
 use super::site::{Side, Site};
@@ -33,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Settled {
     /// The exit status, 128 + n for signal n.
     pub status: i32,
-    /// All that it has printed.
+    /// All that it has printed; both streams, if they are one.
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
 }
@@ -50,6 +51,8 @@ pub struct Session {
     events_file: File,
     stdout_file: File,
     stderr_file: File,
+    /// Both are one, and come through `stdout_file`.
+    joined: bool,
     partial: Vec<u8>,
     answer: Vec<u8>,
     events: Vec<Event>,
@@ -60,7 +63,7 @@ pub struct Session {
 
 impl Session {
     /// Starts forkmon on a project whose files are there.
-    pub fn start(project: &Project, site: &Site) -> Result<Session, String> {
+    pub fn start(project: &Project, manner: &Manner, site: &Site) -> Result<Session, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let mark = format!("equivalence-{}-{number}", std::process::id());
@@ -80,28 +83,33 @@ impl Session {
             .arg(&fifo)
             .arg("--control")
             .arg(&control_path)
-            // What a checkpoint costs is measured in real time, which others on
-            // the machine make longer: with this, the next one is always allowed.
-            .arg("--budget=100%")
             .arg("--output=replay")
+            .args(&manner.options)
             .args(project.definition.options)
             .arg("--")
             .args(project.argv())
             .current_dir(site.root(Side::Watched))
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
             .process_group(0);
+        let pipe = |error| format!("cannot make a pipe: {error}");
+        let (stdout, writer) = std::io::pipe().map_err(pipe)?;
+        let (stderr, other) = std::io::pipe().map_err(pipe)?;
+        if manner.joined {
+            command.stderr(writer.try_clone().map_err(pipe)?);
+        } else {
+            command.stderr(other);
+        }
+        command.stdout(writer);
         site.environment(Side::Watched, project, &mut command);
         command.env(MARK, &mark);
-        let mut child = command
+        let child = command
             .spawn()
             .map_err(|error| format!("cannot start forkmon: {error}"))?;
+        // It holds the writing ends.
+        drop(command);
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty())
             .map_err(|error| format!("a child has no pidfd: {error}"))?;
-        let stdout = child.stdout.take().map(OwnedFd::from);
-        let stderr = child.stderr.take().map(OwnedFd::from);
         Ok(Session {
             pid,
             pidfd,
@@ -115,8 +123,9 @@ impl Session {
             control: None,
             control_path,
             events_file: File::from(events),
-            stdout_file: unblocked(stdout)?,
-            stderr_file: unblocked(stderr)?,
+            stdout_file: unblocked(stdout.into())?,
+            stderr_file: unblocked(stderr.into())?,
+            joined: manner.joined,
             partial: Vec::new(),
             answer: Vec::new(),
             events: Vec::new(),
@@ -175,7 +184,11 @@ impl Session {
         Ok(Settled {
             status: i32::try_from(status).unwrap_or(-1),
             stdout: shown(&exit.value["shown"]["stdout"], &self.stdout)?,
-            stderr: shown(&exit.value["shown"]["stderr"], &self.stderr)?,
+            stderr: if self.joined {
+                Vec::new()
+            } else {
+                shown(&exit.value["shown"]["stderr"], &self.stderr)?
+            },
         })
     }
 
@@ -269,8 +282,11 @@ impl Session {
         let mut fds = vec![
             PollFd::new(&self.events_file, PollFlags::IN),
             PollFd::new(&self.stdout_file, PollFlags::IN),
-            PollFd::new(&self.stderr_file, PollFlags::IN),
         ];
+        // A pipe that nobody writes to is always ready.
+        if !self.joined {
+            fds.push(PollFd::new(&self.stderr_file, PollFlags::IN));
+        }
         if self.ended.is_none() {
             fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
         }
@@ -319,8 +335,7 @@ fn program() -> PathBuf {
     guest::place("FORKMON_TEST_PROGRAM", env!("CARGO_BIN_EXE_forkmon"))
 }
 
-fn unblocked(fd: Option<OwnedFd>) -> Result<File, String> {
-    let fd = fd.ok_or("a pipe was asked for")?;
+fn unblocked(fd: OwnedFd) -> Result<File, String> {
     rustix::fs::fcntl_getfl(&fd)
         .and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK))
         .map_err(|error| format!("cannot unblock a pipe: {error}"))?;

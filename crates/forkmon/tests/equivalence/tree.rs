@@ -9,15 +9,34 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// What is under one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
-    File { mode: u32, bytes: Vec<u8> },
-    Unreadable { mode: u32 },
-    Folder { mode: u32 },
-    Link { target: PathBuf },
-    Special { kind: &'static str, mode: u32 },
+    File {
+        mode: u32,
+        attributes: Attributes,
+        bytes: Vec<u8>,
+    },
+    Unreadable {
+        mode: u32,
+    },
+    Folder {
+        mode: u32,
+        attributes: Attributes,
+    },
+    Link {
+        target: PathBuf,
+    },
+    Special {
+        kind: &'static str,
+        mode: u32,
+    },
 }
+
+/// Extended attributes (xattr(7)) by name.
+type Attributes = BTreeMap<String, Vec<u8>>;
 
 /// Everything below a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +129,8 @@ fn look(path: &Path, found: &Metadata, rename: Option<Rename<'_>>) -> io::Result
     let kind = found.file_type();
     let renamed = |bytes: Vec<u8>| rename.map_or(bytes.clone(), |rename| rename.apply(&bytes));
     Ok(if kind.is_dir() {
-        Entry::Folder { mode }
+        let attributes = attributes(path)?;
+        Entry::Folder { mode, attributes }
     } else if kind.is_symlink() {
         let target = fs::read_link(path)?;
         let target = renamed(target.as_os_str().as_bytes().to_vec());
@@ -121,6 +141,7 @@ fn look(path: &Path, found: &Metadata, rename: Option<Rename<'_>>) -> io::Result
         match fs::read(path) {
             Ok(bytes) => Entry::File {
                 mode,
+                attributes: attributes(path)?,
                 bytes: without_time(path, renamed(bytes)),
             },
             Err(_) => Entry::Unreadable { mode },
@@ -135,6 +156,26 @@ fn look(path: &Path, found: &Metadata, rename: Option<Rename<'_>>) -> io::Result
         };
         Entry::Special { kind, mode }
     })
+}
+
+/// The extended attributes that anybody may set; the others are the system's.
+fn attributes(path: &Path) -> io::Result<Attributes> {
+    let mut names = [0; 4096];
+    let length = match rustix::fs::listxattr(path, &mut names) {
+        Ok(length) => length,
+        // The file system has none.
+        Err(Errno::NOTSUP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let names = String::from_utf8_lossy(&names[..length]).into_owned();
+    let mut all = Attributes::new();
+    for name in names.split('\0').filter(|name| name.starts_with("user.")) {
+        let mut value = vec![0; 65536];
+        let length = rustix::fs::getxattr(path, name, &mut value)?;
+        value.truncate(length);
+        all.insert(name.to_owned(), value);
+    }
+    Ok(all)
 }
 
 /// Python's byte code holds the time of its source (PEP 552: 4 bytes at 8),
@@ -153,13 +194,23 @@ fn explain(wanted: Option<&Entry>, got: Option<&Entry>) -> String {
         (Some(wanted), None) => format!("is missing; should be {}", brief(wanted)),
         (None, Some(got)) => format!("should not be there; is {}", brief(got)),
         (
-            Some(Entry::File { mode, bytes }),
+            Some(Entry::File {
+                mode,
+                attributes,
+                bytes,
+            }),
             Some(Entry::File {
                 mode: got_mode,
+                attributes: got_attributes,
                 bytes: got,
             }),
         ) => {
             let mut text = String::new();
+            if attributes != got_attributes {
+                text.push_str(&format!(
+                    "should have attributes {attributes:?}, has {got_attributes:?}; "
+                ));
+            }
             if mode != got_mode {
                 text.push_str(&format!("should have mode {mode:o}, has {got_mode:o}; "));
             }
@@ -175,7 +226,7 @@ fn explain(wanted: Option<&Entry>, got: Option<&Entry>) -> String {
 
 fn brief(entry: &Entry) -> String {
     match entry {
-        Entry::File { mode, bytes } => {
+        Entry::File { mode, bytes, .. } => {
             let start = &bytes[..bytes.len().min(60)];
             format!(
                 "a file of {} bytes, mode {mode:o}: {}",
@@ -184,7 +235,9 @@ fn brief(entry: &Entry) -> String {
             )
         }
         Entry::Unreadable { mode } => format!("an unreadable file, mode {mode:o}"),
-        Entry::Folder { mode } => format!("a folder, mode {mode:o}"),
+        Entry::Folder { mode, attributes } => {
+            format!("a folder, mode {mode:o}, attributes {attributes:?}")
+        }
         Entry::Link { target } => format!("a link to {}", target.display()),
         Entry::Special { kind, mode } => format!("{kind}, mode {mode:o}"),
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::generator::Step;
+use super::manner::Manner;
 use super::model::{Model, Node};
 use super::plain::{Outcome, Plain};
 use super::project::Project;
@@ -32,6 +33,7 @@ pub struct Difference {
 /// folder, if one is given.
 pub fn play(
     project: &Project,
+    manner: &Manner,
     steps: &[Step],
     tally: &mut Tally,
     keep: Option<&Path>,
@@ -41,7 +43,7 @@ pub fn play(
     });
     let mut trial = Trial {
         project,
-        plain: Plain::new(project, &site),
+        plain: Plain::new(project, manner, &site),
         site: &site,
         model: project.start.clone(),
     };
@@ -49,7 +51,7 @@ pub fn play(
     trial.model.write(&root).unwrap_or_else(|error| {
         panic!("cannot write {}: {error}", root.display());
     });
-    let mut session = match Session::start(project, &site) {
+    let mut session = match Session::start(project, manner, &site) {
         Ok(session) => session,
         Err(error) => panic!("{error}"),
     };
