@@ -4,6 +4,14 @@
 
 use super::project::{Build, Definition};
 
+const PDFLATEX: &[&str] = &["pdflatex", "-interaction=nonstopmode", "main.tex"];
+
+/// The same date in each document.
+const TEX: &[(&str, &str)] = &[
+    ("SOURCE_DATE_EPOCH", "1700000000"),
+    ("FORCE_SOURCE_DATE", "1"),
+];
+
 /// All projects.
 pub const PROJECTS: &[Definition] = &[
     Definition {
@@ -151,20 +159,10 @@ pub const PROJECTS: &[Definition] = &[
     },
     Definition {
         when_installed: true,
-        // The same date in each document, and no random number.
-        environment: &[
-            ("SOURCE_DATE_EPOCH", "1700000000"),
-            ("FORCE_SOURCE_DATE", "1"),
-            ("TEXMFVAR", "/nonexistent"),
-        ],
+        environment: TEX,
         optional: &[("extra.tex", "Something more: @4@.\n")],
         outputs: &["main.out"],
-        ..Definition::new(
-            "pdflatex",
-            &["pdflatex", "-interaction=nonstopmode", "main.tex"],
-            &["pdflatex"],
-            "main.tex",
-        )
+        ..Definition::new("pdflatex", PDFLATEX, &["pdflatex"], "main.tex")
     },
     Definition {
         rewritten: &["total.txt"],
@@ -187,6 +185,21 @@ pub const PROJECTS: &[Definition] = &[
             "data/backup.txt",
         ],
         ..Definition::new("rewriter", &["perl", "main.pl"], &["perl"], "style.conf")
+    },
+    Definition::new("script", &["bash", "main.bash"], &["bash"], "main.bash"),
+    Definition {
+        outputs: &["sums"],
+        ..Definition::new(
+            "stream",
+            &["mawk", "-f", "main.awk", "long.txt", "other.txt"],
+            &["mawk"],
+            "long.txt",
+        )
+    },
+    Definition {
+        when_installed: true,
+        environment: TEX,
+        ..Definition::new("book", PDFLATEX, &["pdflatex"], "chapters/long.tex")
     },
 ];
 

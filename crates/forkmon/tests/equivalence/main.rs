@@ -87,4 +87,7 @@ projects! {
     threads,
     pipeline,
     rewriter,
+    script,
+    stream,
+    book,
 }

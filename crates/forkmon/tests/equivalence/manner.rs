@@ -38,6 +38,9 @@ impl Manner {
             options.push("--budget=100%");
         }
         if often(2) {
+            options.push("--within-file=off");
+        }
+        if often(2) {
             options.push("--delay=0ms");
         } else if often(1) {
             options.push("--delay=40ms");

@@ -19,8 +19,8 @@ const STEPS: usize = 30;
 
 /// The head of the table of figures.
 const HEAD: &str = "\
-| guest | edits | comparisons | from a checkpoint | restarts | unchanged | resumed | differences |
-|---|---:|---:|---:|---:|---:|---:|---:|";
+| guest | edits | comparisons | from a checkpoint | restarts | unchanged | resumed | time kept | differences |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|";
 
 /// Runs for `FORKMON_EQUIVALENCE_FOR` seconds with seeds from
 /// `FORKMON_EQUIVALENCE_SEED` on, `FORKMON_EQUIVALENCE_JOBS` projects at a time, or

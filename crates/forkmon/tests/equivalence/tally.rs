@@ -19,6 +19,10 @@ pub struct Tally {
     /// Steps after which nothing was to be done.
     pub unchanged: u64,
     pub differences: u64,
+    /// Of the guest's running time in steps whose outcome came from a checkpoint, in
+    /// microseconds: what lay before the checkpoint, and what was run again.
+    pub kept: u64,
+    pub repeated: u64,
 }
 
 impl Tally {
@@ -28,32 +32,40 @@ impl Tally {
         self.steps += 1;
         // The last one decided; those before it were cut short.
         let last = events.iter().rev().find(|event| event.name == "resume");
-        match last.map(|event| event.as_resume().from) {
-            Some(Some(_)) => self.resumed += 1,
-            Some(None) => self.restarted += 1,
+        match last.map(|event| (event, event.as_resume())) {
+            Some((event, resume)) if resume.from.is_some() => {
+                self.resumed += 1;
+                self.kept += microseconds(resume.kept_ms);
+                let exit = events.iter().rev().find(|event| event.name == "exit");
+                let ran = exit.map_or(0.0, |exit| exit.number("at_ms") - event.number("at_ms"));
+                self.repeated += microseconds(ran);
+            }
+            Some(_) => self.restarted += 1,
             None => self.unchanged += 1,
         }
     }
 
+    /// The share of the running time that need not be repeated, in percent.
+    pub fn share_kept(&self) -> f64 {
+        share(self.kept, self.kept + self.repeated)
+    }
+
     /// The share of runs that began at a checkpoint, in percent.
     pub fn share_resumed(&self) -> f64 {
-        let runs = self.resumed + self.restarted;
-        if runs == 0 {
-            return 0.0;
-        }
-        self.resumed as f64 * 100.0 / runs as f64
+        share(self.resumed, self.resumed + self.restarted)
     }
 
     /// A row of the table in `docs/reliability.md`.
     pub fn row(&self, name: &str) -> String {
         format!(
-            "| {name} | {} | {} | {} | {} | {} | {:.1} % | {} |",
+            "| {name} | {} | {} | {} | {} | {} | {:.1} % | {:.0} % | {} |",
             self.edits,
             self.steps,
             self.resumed,
             self.restarted,
             self.unchanged,
             self.share_resumed(),
+            self.share_kept(),
             self.differences
         )
     }
@@ -67,5 +79,19 @@ impl AddAssign for Tally {
         self.restarted += other.restarted;
         self.unchanged += other.unchanged;
         self.differences += other.differences;
+        self.kept += other.kept;
+        self.repeated += other.repeated;
     }
+}
+
+fn share(part: u64, of: u64) -> f64 {
+    if of == 0 {
+        return 0.0;
+    }
+    part as f64 * 100.0 / of as f64
+}
+
+/// A time that an event gives; never negative but by a clock that is not steady.
+fn microseconds(ms: f64) -> u64 {
+    (ms.max(0.0) * 1000.0) as u64
 }
