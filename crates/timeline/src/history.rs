@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 
 use crate::access::{
-    AccessIndex, AccessKind, AccessKinds, Current, Fingerprint, Identity, Observation,
+    AccessIndex, AccessKind, AccessKinds, Current, FileKind, Fingerprint, Identity, Observation,
 };
 use crate::rules::{self, ChangeKind};
 
@@ -262,6 +262,20 @@ impl History {
                 !rules::same_bytes(&identity, recorded, &metadata.identity, now)
             })
         })
+    }
+
+    /// The earliest fact of a size and times, where the file has other times now.
+    pub(crate) fn first_outdated(&self, now: &Current) -> Option<AccessIndex> {
+        let (_, now) = now.metadata()?;
+        let is_outdated = |fact: &&Fact| match &fact.seen {
+            Observation::Metadata(seen) => {
+                matches!(seen.kind, FileKind::Regular | FileKind::Link)
+                    && seen.identity.mtime_ns != now.identity.mtime_ns
+                    && !self.is_read_after(fact)
+            }
+            _ => false,
+        };
+        self.counting().find(is_outdated).map(|fact| fact.index)
     }
 
     /// Whether a run that has learned what comes before `position` can go on with the

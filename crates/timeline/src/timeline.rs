@@ -281,6 +281,15 @@ impl Timeline {
         self.knowledge.judge_foreign(path, now)
     }
 
+    /// The first access that saw other times of a path than it has now, though the
+    /// bytes are the same. That alone is no edit; but a run that is resumed after it
+    /// sees both times, and can compare them with those of what it made in between. So
+    /// the next resume goes back before it.
+    #[must_use]
+    pub fn outdated(&self, path: &Path, now: &Current) -> Option<AccessIndex> {
+        self.knowledge.of(path)?.first_outdated(now)
+    }
+
     // ---- Checkpoints ----
 
     /// The path was edited, and will be again: the sooner, the fewer edits there

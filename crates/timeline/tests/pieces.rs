@@ -253,6 +253,35 @@ fn a_file_that_was_opened_twice_is_not_narrowed() {
 }
 
 #[test]
+fn the_same_bytes_with_another_time_outdate_the_first_look_at_the_time() {
+    let script = Path::new(SCRIPT);
+    let mut timeline = Model::new().timeline;
+    timeline.record(Path::new("/p/other"), Observation::Missing);
+    let stat = Observation::Metadata(Metadata {
+        kind: FileKind::Regular,
+        mode: 0o644,
+        identity: identity(1),
+    });
+    let asked = timeline.record(script, stat);
+    timeline.set_fingerprint(script, &identity(1), fingerprint(1));
+    let saved_again = |version| Current::File {
+        metadata: Metadata {
+            kind: FileKind::Regular,
+            mode: 0o644,
+            identity: identity(version),
+        },
+        fingerprint: Some(fingerprint(1)),
+        agrees: None,
+    };
+    let now = saved_again(2);
+    assert_eq!(timeline.judge(script, &now), Verdict::Unchanged);
+    assert_eq!(timeline.outdated(script, &now), Some(asked));
+    assert_eq!(timeline.outdated(script, &saved_again(1)), None);
+    timeline.rewind(None);
+    assert_eq!(timeline.outdated(script, &now), None);
+}
+
+#[test]
 fn size_and_times_do_not_count_once_the_file_was_read() {
     let script = Path::new(SCRIPT);
     let stat = || {

@@ -140,6 +140,9 @@ impl Supervisor<'_> {
                 if self.is_in_pieces(path) {
                     self.accept(&touched);
                 }
+                if self.timeline.outdated(path, &touched.now).is_some() {
+                    self.resaved.insert(path.clone());
+                }
                 if saved && matches!(now, Current::File { .. }) {
                     edit.unchanged.push(path.clone());
                 }
@@ -326,6 +329,19 @@ impl Supervisor<'_> {
         }
     }
 
+    /// The first access that saw times of a file that has others now and the same bytes.
+    fn first_outdated(&mut self) -> Option<AccessIndex> {
+        let mut first = None;
+        for path in std::mem::take(&mut self.resaved) {
+            let outdated = self.timeline.outdated(&path, &self.current(&path, false));
+            if outdated.is_some() {
+                first = first.into_iter().chain(outdated).min();
+                self.resaved.insert(path);
+            }
+        }
+        first
+    }
+
     fn act_on(&mut self, mut edit: Edit) -> anyhow::Result<()> {
         // The earliest contradiction decides, and comes first in what is said.
         edit.changes.sort_by_key(|change| change.first);
@@ -343,7 +359,8 @@ impl Supervisor<'_> {
                 })
                 .collect(),
         });
-        let Some(first) = edit.changes.first().map(|change| change.first) else {
+        let changed = edit.changes.iter().map(|change| change.first);
+        let Some(first) = changed.chain(self.first_outdated()).min() else {
             return Ok(());
         };
         for path in self.journal.changed_by_others() {

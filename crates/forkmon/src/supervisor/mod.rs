@@ -56,7 +56,7 @@ use observe::LastAccess;
 use pieces::{Pieces, Seen};
 use run::{Pending, Run};
 use snapshot::{Guest, Inherited, Resumed};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,6 +107,9 @@ struct Supervisor<'a> {
     lookups: Lookups,
     last_access: HashMap<PathBuf, LastAccess>,
     pieces: Pieces,
+    /// Files that were saved with the same bytes, or touched, since the guest asked for
+    /// their times.
+    resaved: BTreeSet<PathBuf>,
     /// What the last undo left behind, whose events are no edits.
     restored: HashMap<PathBuf, Option<Identity>>,
     stored: BTreeMap<CheckpointId, Stored>,

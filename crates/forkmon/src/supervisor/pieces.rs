@@ -338,7 +338,7 @@ impl Supervisor<'_> {
         let upto = from.saturating_add(length);
         let ends = upto > size && (reader.short_is_end || from >= size);
         // A program that knows the size reads so much.
-        let sized = reader.short_is_end && from == 0 && upto == size && length % 4096 != 0;
+        let sized = reader.short_is_end && from == 0 && upto == size;
         let end = if ends || sized || of != now {
             u64::MAX
         } else {

@@ -20,7 +20,7 @@ use crate::output::{Output, Teller};
 use anyhow::Context as _;
 use journal::Journal;
 use snapshot::Inherited;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,6 +92,7 @@ pub(super) fn supervise(
         lookups: Lookups::default(),
         last_access: HashMap::new(),
         pieces: Pieces::default(),
+        resaved: BTreeSet::new(),
         restored: HashMap::new(),
         stored: BTreeMap::new(),
         next_checkpoint: 0,

@@ -152,3 +152,30 @@ fn a_run_killed_while_threads_execute_programs_is_gone() {
     }
     forkmon.finish();
 }
+
+/// A file was saved with the same bytes, which is no edit; but the run that the next
+/// edit resumed saw it newer than what had been made from it before.
+#[test]
+fn a_resumed_run_does_not_see_two_times_of_one_file() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("two-times")
+        .file("input.txt", "same\n")
+        .file("late.txt", "1\n");
+    let guest = project.perl(
+        "use Time::HiRes; my $time = sub { (Time::HiRes::stat($_[0]))[9] };
+         work(0.1); $time->('input.txt'); spew('made', 'from it'); work(0.2);
+         print slurp('late.txt'), $time->('input.txt') > $time->('made') ? 'newer' : 'older', \"\\n\";",
+    );
+    let argv = [perl.as_str(), &guest];
+    let mut forkmon = project.watch(&argv);
+    assert!(forkmon.wait_exit().output.ends_with("1older\n"));
+    project.save("input.txt", "same\n", Save::InPlace);
+    forkmon.wait_event("unchanged");
+    for text in ["2\n", "3\n"] {
+        project.save("late.txt", text, Save::ByRename);
+        assert!(forkmon.wait_resume().from.is_some());
+        let word = text.trim();
+        assert_eq!(forkmon.wait_exit().output, format!("{word}older\n"));
+    }
+    forkmon.finish();
+}
