@@ -6,18 +6,25 @@
 //! is room, and the tracer's thread takes in all that is there when it has to know
 //! how much the guest has written. Nobody writes with the lock held.
 
-use super::carrier::{Carrier, capacity};
+use super::carrier::{Carrier, Found, capacity, take_in};
 use super::script::{Script, Step};
+use super::terminal::{Side, Size, Terminal, Unprocessed};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What is read from the guest at once.
 const PIECE: usize = 64 * 1024;
+
+/// How long the guest waits at most for its output to be written before it changes
+/// the modes of the terminal that it is written to.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Something that only the thread knows.
 #[derive(Debug)]
@@ -48,8 +55,10 @@ pub(super) struct Channel {
     guest: OwnedFd,
     /// The guest's flags of its end, to begin with.
     flags: OFlags,
-    /// Where a run's output is expected to begin at the start of a line.
-    has_lines: bool,
+    /// The two terminals, if the destination is one.
+    terminal: Option<Terminal>,
+    /// Rung when nothing is left to be written.
+    rest: Condvar,
     tell: Box<dyn Fn(Told) + Send + Sync>,
 }
 
@@ -57,7 +66,10 @@ struct State {
     script: Script,
     /// Gone when the destination's reader is: the guest is told so by the kernel.
     reader: Option<Arc<File>>,
+    /// Set if a pseudo-terminal processes line ends.
+    unprocessed: Option<Unprocessed>,
     forgot: bool,
+    writing: bool,
     /// The thread ends when everything is written.
     over: bool,
     ended: bool,
@@ -70,7 +82,7 @@ impl Channel {
         destination: OwnedFd,
         carrier: Carrier,
         limit: usize,
-        has_lines: bool,
+        terminal: Option<Terminal>,
         tell: Box<dyn Fn(Told) + Send + Sync>,
     ) -> io::Result<Arc<Self>> {
         let Carrier { reader, guest } = carrier;
@@ -78,14 +90,17 @@ impl Channel {
             state: Mutex::new(State {
                 script: Script::new(limit),
                 reader: Some(Arc::new(reader)),
+                unprocessed: unprocessed(terminal.as_ref()),
                 forgot: false,
+                writing: false,
                 over: false,
                 ended: false,
             }),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             flags: fcntl_getfl(&guest)?,
             guest,
-            has_lines,
+            terminal,
+            rest: Condvar::new(),
             tell,
         });
         let relay = Arc::clone(&channel);
@@ -118,7 +133,10 @@ impl Channel {
     pub(super) fn rewind(&self, position: u64, clear: Option<&'static [u8]>) {
         let mut state = self.lock();
         state.take_in();
-        state.script.rewind(position, clear, self.has_lines);
+        let clear = clear.filter(|_| self.terminal.is_some());
+        state
+            .script
+            .rewind(position, clear, self.terminal.is_some());
         if position == 0 {
             // A copy gets its flags back from its checkpoint.
             let _ = fcntl_setfl(&self.guest, self.flags);
@@ -161,6 +179,66 @@ impl Channel {
         self.wake();
     }
 
+    /// The terminal's size, if the destination is one.
+    pub(super) fn size(&self) -> Option<Size> {
+        self.terminal.as_ref()?.size()
+    }
+
+    /// Gives the guest's terminal the size of the real one.
+    pub(super) fn copy_size(&self) {
+        if let Some(terminal) = &self.terminal {
+            terminal.copy_size();
+        }
+    }
+
+    /// A run begins with the modes of the real terminal; a copy comes with its own.
+    pub(super) fn begin(&self, is_copy: bool) {
+        let side = if is_copy { Side::Guests } else { Side::Real };
+        self.copy_modes(side);
+    }
+
+    /// Whether a device is one of the two terminals. Then its modes are about to be
+    /// changed: what was written before is written out.
+    pub(super) fn before_modes(&self, device: u64) -> bool {
+        let is_ours = |terminal: &Terminal| terminal.side(device).is_some();
+        if !self.terminal.as_ref().is_some_and(is_ours) {
+            return false;
+        }
+        let mut state = self.lock();
+        state.take_in();
+        self.wake();
+        let _ = self.rest.wait_timeout_while(state, PATIENCE, |state| {
+            state.writing || !state.script.is_done()
+        });
+        true
+    }
+
+    /// A process of this group has changed a terminal's modes: the other one gets
+    /// them, too.
+    pub(super) fn after_modes(&self, device: u64, group: Option<Pid>) {
+        let Some(terminal) = &self.terminal else {
+            return;
+        };
+        match terminal.side(device) {
+            Some(Side::Guests) if terminal.is_in_background(group) => self.look_at_modes(),
+            Some(side) => self.copy_modes(side),
+            None => {}
+        }
+    }
+
+    fn copy_modes(&self, side: Side) {
+        if let Some(terminal) = &self.terminal {
+            terminal.set_like(side);
+            self.look_at_modes();
+        }
+    }
+
+    fn look_at_modes(&self) {
+        let mut state = self.lock();
+        state.take_in();
+        state.unprocessed = unprocessed(self.terminal.as_ref());
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,11 +251,24 @@ impl Channel {
     fn run(&self, destination: &OwnedFd) {
         loop {
             let mut state = self.lock();
+            state.writing = false;
             if state.script.has_room() {
                 state.take_a_piece();
+                if state
+                    .unprocessed
+                    .as_ref()
+                    .is_some_and(Unprocessed::is_holding)
+                {
+                    // What belongs to it is there already, or never comes.
+                    state.take_a_piece();
+                }
             }
             let step = state.script.next();
             let forgot = state.script.trim() && !std::mem::replace(&mut state.forgot, true);
+            state.writing = matches!(step, Some(Step::Write(_)));
+            if step.is_none() {
+                self.rest.notify_all();
+            }
             let over = state.over && step.is_none() && state.script.is_done();
             state.ended = over;
             let reader = state.reader.clone().filter(|_| state.script.has_room());
@@ -244,29 +335,38 @@ impl Channel {
 }
 
 impl State {
-    /// Reads once from the guest; how much.
-    fn take_a_piece(&mut self) -> usize {
+    /// Reads once from the guest.
+    fn take_a_piece(&mut self) -> Found {
         let Some(reader) = &self.reader else {
-            return 0;
+            return Found::Nothing;
         };
         let mut piece = vec![0; PIECE];
-        // It never ends, and an error is that there is nothing.
-        let count = (&**reader).read(&mut piece).unwrap_or(0);
-        self.script.guest_wrote(&piece[..count]);
-        count
+        let found = take_in(reader, &mut piece);
+        match (&found, &mut self.unprocessed) {
+            (Found::Some(count), None) => self.script.guest_wrote(&piece[..*count]),
+            (Found::Some(count), Some(undo)) => {
+                self.script.guest_wrote(&undo.next(&piece[..*count]));
+            }
+            (Found::Nothing, None) => {}
+            (Found::Nothing, Some(undo)) => self.script.guest_wrote(undo.rest()),
+        }
+        found
     }
 
     /// Reads all that the guest has written so far.
     fn take_in(&mut self) {
         let mut left = self.reader.as_deref().map_or(0, capacity);
-        while left > 0 {
-            match self.take_a_piece() {
-                0 => return,
-                // What comes while this reads is somebody's who still runs.
-                count => left = left.saturating_sub(count),
-            }
+        while left > 0
+            && let Found::Some(count) = self.take_a_piece()
+        {
+            // What comes while this reads is somebody's who still runs.
+            left = left.saturating_sub(count);
         }
     }
+}
+
+fn unprocessed(terminal: Option<&Terminal>) -> Option<Unprocessed> {
+    terminal?.processes().then(Unprocessed::default)
 }
 
 /// Writes all of it, however long that takes.

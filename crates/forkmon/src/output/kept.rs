@@ -63,13 +63,10 @@ impl Kept {
 
     /// Up to `most` bytes from a position on, which must not lie before the start.
     pub(super) fn copy(&self, from: u64, most: usize) -> Vec<u8> {
-        let skipped = usize::try_from(from - self.start).unwrap_or(usize::MAX);
-        self.bytes
-            .iter()
-            .skip(skipped)
-            .take(most)
-            .copied()
-            .collect()
+        let length = self.bytes.len();
+        let skipped = usize::try_from(from - self.start).map_or(length, |n| n.min(length));
+        let end = skipped.saturating_add(most).min(length);
+        self.bytes.range(skipped..end).copied().collect()
     }
 
     /// Where to begin to show it: at the beginning, or, where that was dropped, at

@@ -21,17 +21,23 @@ mod carrier;
 mod channel;
 mod kept;
 mod script;
+mod terminal;
 
 use anyhow::Context as _;
 use carrier::Carrier;
 use channel::Channel;
 use rustix::fs::FileType;
+use rustix::process::Pid;
+use signal_hook::consts::SIGWINCH;
+use signal_hook::iterator::Signals;
 use std::io::IsTerminal as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use terminal::Terminal;
 use tracee::Tid;
 
 pub use channel::Told;
+pub use terminal::Size;
 
 /// Where the guest's output goes, as `--output` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -119,10 +125,16 @@ impl Output {
             Mode::Live => None,
             Mode::Replay => Some(channels(options.limit, tell)?),
         };
-        Ok(Self {
+        let output = Self {
             channels,
             clear: options.clear,
-        })
+        };
+        if output.is_terminal() {
+            output
+                .follow_size()
+                .context("cannot follow the size of the terminal")?;
+        }
+        Ok(output)
     }
 
     /// What the guest has as its standard output and standard error instead of
@@ -160,7 +172,7 @@ impl Output {
     pub fn rewind(&self, position: Option<Position>) {
         let Position(positions) = position.unwrap_or_default();
         for (index, channel) in self.each() {
-            channel.rewind(positions[index], None);
+            channel.rewind(positions[index], self.clear.map(Clear::sequence));
         }
         if self.channels.is_none() {
             self.clear_at_once();
@@ -181,6 +193,68 @@ impl Output {
             channel.ended(run);
         }
         self.channels.is_some()
+    }
+
+    /// Whether the guest writes to a pseudo-terminal of forkmon's.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.size().is_some()
+    }
+
+    /// The size of the terminal that the guest writes to through forkmon.
+    #[must_use]
+    pub fn size(&self) -> Option<Size> {
+        self.each().find_map(|(_, channel)| channel.size())
+    }
+
+    /// Gives the guest's terminal the size of the real one. To be called before the
+    /// guest gets to know of a change.
+    pub fn copy_size(&self) {
+        for (_, channel) in self.each() {
+            channel.copy_size();
+        }
+    }
+
+    /// Keeps the size as it is for those who ask without being told of changes.
+    fn follow_size(&self) -> std::io::Result<()> {
+        let channels: Vec<Arc<Channel>> = self.each().map(|(_, one)| Arc::clone(one)).collect();
+        let mut signals = Signals::new([SIGWINCH])?;
+        std::thread::Builder::new()
+            .name("window size".into())
+            .spawn(move || {
+                crate::sys::unblock(&[SIGWINCH]);
+                for _ in signals.forever() {
+                    for channel in &channels {
+                        channel.copy_size();
+                    }
+                }
+            })?;
+        Ok(())
+    }
+
+    /// A run is about to begin, with the modes of the real terminal, or with those
+    /// that a copy has brought.
+    pub fn begin(&self, is_copy: bool) {
+        for (_, channel) in self.each() {
+            channel.begin(is_copy);
+        }
+    }
+
+    /// The guest is about to change the modes of a terminal. If that is one of those
+    /// that have to be alike, what it wrote before is written out, as far as that does
+    /// not take long, and [`Output::after_modes`] is to follow.
+    #[must_use]
+    pub fn before_modes(&self, device: u64) -> bool {
+        self.each().fold(false, |is_ours, (_, channel)| {
+            channel.before_modes(device) || is_ours
+        })
+    }
+
+    /// A process of the guest in this group has changed a terminal's modes.
+    pub fn after_modes(&self, device: u64, group: Option<Pid>) {
+        for (_, channel) in self.each() {
+            channel.after_modes(device, group);
+        }
     }
 
     /// Of how many destinations there is something to be told.
@@ -239,17 +313,20 @@ fn channel(
     limit: usize,
     tell: &Teller,
 ) -> anyhow::Result<Arc<Channel>> {
-    if destination.is_terminal() {
-        anyhow::bail!(
-            "--output replay works only where standard output and standard error are no \
-             terminals, as in `forkmon … 2>&1 | cat`"
-        );
-    }
-    let carrier = Carrier::pipe().context("cannot make a pipe for the guest's output")?;
-    let destination = duplicate(destination).context("cannot duplicate standard output")?;
+    let own = || duplicate(destination).context("cannot duplicate an open file");
+    let (terminal, carrier) = if destination.is_terminal() {
+        let (terminal, carrier) = Terminal::like(own()?).context(
+            "cannot make a pseudo-terminal for --output replay; mount devpts at /dev/pts, or use \
+             --output live",
+        )?;
+        (Some(terminal), carrier)
+    } else {
+        let carrier = Carrier::pipe().context("cannot make a pipe for the guest's output")?;
+        (None, carrier)
+    };
     let tell = Arc::clone(tell);
     let tell = Box::new(move |told| tell(index, told));
-    Channel::start(destination, carrier, limit, false, tell)
+    Channel::start(own()?, carrier, limit, terminal, tell)
         .context("cannot begin to carry the guest's output")
 }
 

@@ -47,6 +47,9 @@ pub(super) struct Script {
     kept: Kept,
     /// How much of the run's output is written, or on its way.
     shown: u64,
+    /// How much of it runs before have written: as it is kept anyway, it may wait for
+    /// its reader.
+    replayed: u64,
     /// What comes between, each once so much of the output is shown.
     notices: VecDeque<(u64, Notice)>,
     /// A run is about to begin, and what is said of it comes first.
@@ -66,6 +69,7 @@ impl Script {
         Self {
             kept: Kept::new(limit),
             shown: 0,
+            replayed: 0,
             notices: VecDeque::new(),
             held: false,
             at_line_start: true,
@@ -87,12 +91,17 @@ impl Script {
 
     /// Whether there is room for more of the run's output.
     pub(super) fn has_room(&self) -> bool {
-        self.kept.end() - self.shown < WINDOW
+        self.waiting() < WINDOW
     }
 
     /// Whether the reader is so slow that what waits for it must not grow.
     pub(super) fn is_backed_up(&self) -> bool {
-        self.kept.end() - self.shown > BACKLOG
+        self.waiting() > BACKLOG
+    }
+
+    /// How much of what this run wrote is not shown yet.
+    fn waiting(&self) -> u64 {
+        self.kept.end() - self.shown.max(self.replayed)
     }
 
     /// Drops what is not to be kept; whether anything was.
@@ -121,6 +130,7 @@ impl Script {
         self.notices
             .retain(|(_, notice)| !matches!(notice, Notice::End { .. }));
         self.kept.cut(position);
+        self.replayed = position;
         self.shown = self.kept.first_line();
         self.began = None;
         for (at, _) in &mut self.notices {

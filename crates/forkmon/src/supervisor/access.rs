@@ -122,6 +122,7 @@ impl Supervisor<'_> {
                 self.free_lock(process, fd);
                 Ok(task.resume(None)?)
             }
+            Request::SetModes { fd } => self.sets_modes(task, process, fd),
             Request::ChangesThread => {
                 self.run.guest.forget_thread(tid);
                 Ok(task.resume(None)?)

@@ -86,6 +86,8 @@ pub(super) enum Request {
     ChangesAttributes,
     /// A lock that stays with the open file.
     Lock { fd: i32 },
+    /// ioctl that sets the modes of a terminal.
+    SetModes { fd: i32 },
     /// listen, by which a server begins to wait for clients.
     Listen,
     /// A call that takes or answers ids, in a run where they differ.
@@ -311,6 +313,7 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         | libc::SYS_move_mount
         | libc::SYS_clone
         | libc::SYS_open_by_handle_at => Request::Note(Hazard::OtherNamespace),
+        libc::SYS_ioctl => Request::SetModes { fd: a[0] as i32 },
         libc::SYS_listen => Request::Listen,
         libc::SYS_sigaltstack | libc::SYS_set_tid_address => Request::ChangesThread,
         _ => return None,

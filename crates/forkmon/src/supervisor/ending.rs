@@ -333,6 +333,27 @@ pub fn restore_terminal() {
     }
 }
 
+/// Puts the modes back for a run from the beginning, which finds the terminal as the
+/// first one did, unless they are such that forkmon always reads keys. Who has it in the foreground by now keeps it as it is.
+pub(super) fn restore_modes() {
+    let Some(Some(Terminal { file, modes })) = TERMINAL.get() else {
+        return;
+    };
+    let own = rustix::process::getpgrp();
+    let is_gone = |group| rustix::process::test_kill_process_group(group).is_err();
+    match tcgetpgrp(file) {
+        Ok(foreground) if foreground == own => {}
+        // It was the dropped run's.
+        Ok(foreground) if is_gone(foreground) => {
+            let _ = crate::sys::without_terminal_stops(|| tcsetpgrp(file, own));
+        }
+        _ => return,
+    }
+    if tcgetattr(file).is_ok_and(|now| !same(&now, modes)) {
+        let _ = crate::sys::without_terminal_stops(|| tcsetattr(file, OptionalActions::Now, modes));
+    }
+}
+
 fn same(a: &Termios, b: &Termios) -> bool {
     (
         a.input_modes,

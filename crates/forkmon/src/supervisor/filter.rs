@@ -22,6 +22,20 @@ const PLAIN: u16 = 0;
 /// Locks that stay with the open file (fcntl(2)).
 const OPEN_FILE_LOCKS: [i32; 2] = [libc::F_OFD_SETLK, libc::F_OFD_SETLKW];
 
+/// The requests of ioctl that set a terminal's modes (ioctl_tty(2)): TCSETS, TCSETSW
+/// and TCSETSF, for `termio` and `termios2` too.
+const SETS_MODES: [u32; 9] = [
+    0x5402,
+    0x5403,
+    0x5404,
+    0x5406,
+    0x5407,
+    0x5408,
+    0x402c_542b,
+    0x402c_542c,
+    0x402c_542d,
+];
+
 /// A process that has its calls turned into signals could not make those of its
 /// tracer (prctl(2)).
 const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
@@ -35,8 +49,9 @@ const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP) as u32;
 
-/// The filter of the whole guest.
-pub(super) fn filter() -> Program {
+/// The filter of the whole guest. It stops a change of a terminal's modes only where
+/// forkmon has to know of one.
+pub(super) fn filter(sees_modes: bool) -> Program {
     let trace = Action::Trace(PLAIN);
     let mut filter = Filter::new(trace);
     // Calls whose answer depends on arguments come first: the kernel does not
@@ -98,6 +113,13 @@ pub(super) fn filter() -> Program {
         ),
     ] {
         filter.add(Rule::when(call, &[conditions], action));
+    }
+    for request in SETS_MODES.iter().filter(|_| sees_modes) {
+        let condition = Condition::Equal {
+            argument: 1,
+            value: *request,
+        };
+        filter.add(Rule::when(libc::SYS_ioctl, &[condition], trace));
     }
     for command in OPEN_FILE_LOCKS {
         let condition = Condition::Equal {

@@ -179,6 +179,7 @@ impl Supervisor<'_> {
         self.next_run += 1;
         self.costs.forget_run();
         self.tell_keys(true);
+        self.output.begin(false);
         let [output, error] = self.output.guest_ends();
         let command = Command {
             arguments: self.config.command.clone(),
@@ -237,6 +238,7 @@ impl Supervisor<'_> {
         self.next_run += 1;
         self.costs.forget_run();
         self.tell_keys(true);
+        self.output.begin(true);
         for thread in &threads {
             self.run.add_thread(thread.tid(), process);
         }
@@ -291,6 +293,9 @@ impl Supervisor<'_> {
             tracee::Event::Seccomp => self.call(task),
             tracee::Event::SyscallExit => self.answered(task),
             tracee::Event::Signal(signal) => {
+                if signal.0 == libc::SIGWINCH {
+                    self.output.copy_size();
+                }
                 if self.run.guest.ids().differ() {
                     self.translate_sender(&task)?;
                 }
@@ -324,6 +329,10 @@ impl Supervisor<'_> {
             Some(Pending::Effect { prepared, paths }) => {
                 let succeeded = task.registers()?.return_value() >= 0;
                 self.effect_done(*prepared, &paths, succeeded)?;
+            }
+            Some(Pending::Modes { device }) => {
+                let process = self.run.process_of(task.tid());
+                self.modes_set(process.unwrap_or(task.tid()), device);
             }
             Some(Pending::Folder) => {
                 let process = self.run.process_of(task.tid());

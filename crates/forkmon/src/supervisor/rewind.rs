@@ -4,6 +4,7 @@
 use super::Supervisor;
 use super::fingerprint;
 use crate::events::{Event, Reason};
+use crate::keys::When;
 use crate::messages::Outcome;
 use journal::{Effect, Prepared};
 use snapshot::{Moved, Refusal, Resumed};
@@ -45,8 +46,10 @@ impl Supervisor<'_> {
         let moved = self.reading_rewound(&reading);
         let resumed = self.copy_of(id, &moved);
         self.sockets_are_back(sockets);
+        let resumed = resumed?;
+        self.tell_of_size(resumed.guest.process(), streams);
         let reads = (reading.seen, reading.reads_script);
-        self.resumed(resumed?, checkpoint.guest_time, reads, stays_stopped);
+        self.resumed(resumed, checkpoint.guest_time, reads, stays_stopped);
         Ok((checkpoint.guest_time, checkpoint.path))
     }
 
@@ -162,6 +165,9 @@ impl Supervisor<'_> {
             self.discard(dropped);
         }
         self.rewind_streams(None)?;
+        if self.config.keys != When::On {
+            super::ending::restore_modes();
+        }
         self.undo_to(self.beginning);
         self.last_access.clear();
         self.pieces.restart();

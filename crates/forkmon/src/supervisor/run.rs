@@ -20,6 +20,8 @@ pub(super) enum Pending {
         prepared: Box<Prepared>,
         paths: Vec<PathBuf>,
     },
+    /// The modes of this terminal may be others now.
+    Modes { device: u64 },
     /// The working folder may be another one now.
     Folder,
     /// Put arguments back that were ids, and translate an answer.

@@ -77,7 +77,7 @@ pub(super) fn supervise(
     let keys = start_keys(config, messages, &bell, &keeper)?;
     let mut supervisor = Supervisor {
         tracer,
-        filter: filter::filter(),
+        filter: filter::filter(output.is_terminal()),
         identity_filter: filter::identity_filter(),
         timeline: Timeline::new(Limits {
             share: config.budget,

@@ -3,16 +3,22 @@
 
 use super::Supervisor;
 use super::inbox::News;
+use super::run::Pending;
 use crate::events::{Event, Shown, Span};
 use crate::{input, output};
 use output::Told;
+use rustix::process::{Pid, getpgid};
+use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
+use tracee::{Stopped, Tid};
 
 /// How far the guest was with its standard streams.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Positions {
     input: input::Position,
     output: output::Position,
+    /// Of the terminal that it wrote to through forkmon.
+    size: Option<output::Size>,
 }
 
 /// A run's end that is not told yet: its output is still being written.
@@ -104,6 +110,7 @@ impl Supervisor<'_> {
         Positions {
             input: self.input.position(),
             output: self.output.position(),
+            size: self.output.size(),
         }
     }
 
@@ -114,6 +121,15 @@ impl Supervisor<'_> {
         self.input.rewind(to.map(|to| to.input))
     }
 
+    /// A copy of a checkpoint is about to run: if its terminal has another size by now,
+    /// it is told so.
+    pub(super) fn tell_of_size(&self, copy: Tid, then: Positions) {
+        self.output.copy_size();
+        if self.output.size() != then.size {
+            tracee::kill_task(copy, libc::SIGWINCH);
+        }
+    }
+
     /// Some of the input is not there for another run.
     pub(super) fn input_lost(&mut self, why: &str) {
         let text = format!(
@@ -121,6 +137,30 @@ impl Supervisor<'_> {
              edit; see --stdin"
         );
         self.warn("input-lost", &text);
+    }
+
+    /// The guest is about to set the modes of a terminal.
+    pub(super) fn sets_modes(
+        &mut self,
+        task: Stopped,
+        process: Tid,
+        fd: i32,
+    ) -> anyhow::Result<()> {
+        let open = std::fs::metadata(format!("/proc/{process}/fd/{fd}"));
+        if let Ok(device) = open.map(|file| file.rdev())
+            && self.output.before_modes(device)
+        {
+            self.run
+                .wait_for_answer(task.tid(), Pending::Modes { device });
+            return Ok(task.resume_to_syscall()?);
+        }
+        Ok(task.resume(None)?)
+    }
+
+    /// The guest has set the modes of a terminal, or has failed to.
+    pub(super) fn modes_set(&mut self, process: Tid, device: u64) {
+        let group = getpgid(Pid::from_raw(process.raw())).ok();
+        self.output.after_modes(device, group);
     }
 
     /// Has everything written that the guest left, unless somebody does not want to

@@ -25,6 +25,8 @@ fn a_grandchild_whose_parent_was_killed_in_fork_runs() {
     let mut forkmon = project
         .launch(&[perl.as_str(), &guest])
         .with_input()
+        // Forkmon is stopped when something is typed, and could not pass it on.
+        .option("--stdin=inherit")
         .start();
     forkmon.wait_output("child ");
     let line = forkmon.wait_output("\n");

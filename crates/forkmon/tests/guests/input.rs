@@ -8,7 +8,7 @@ use crate::require_guest;
 const LINES: &str = "import sys, time\n\
      read = sys.stdin.readline\n\
      print('early', read().strip(), flush=True)\n\
-     end = time.monotonic() + 0.2\n\
+     end = time.monotonic() + 0.4\n\
      while time.monotonic() < end: pass\n\
      late = open('late.txt').read().strip()\n\
      print('late', late, flush=True)\n\
@@ -24,7 +24,7 @@ const BYTES: &str = "import os, time\n\
      \x20       line += byte\n\
      \x20   return line.decode()\n\
      print('early', read().strip(), flush=True)\n\
-     end = time.monotonic() + 0.2\n\
+     end = time.monotonic() + 0.4\n\
      while time.monotonic() < end: pass\n\
      late = open('late.txt').read().strip()\n\
      print('late', late, flush=True)\n\
@@ -39,7 +39,7 @@ fn project(name: &str, program: &str) -> Project {
 /// Waits for a resume, which must have kept what came before the late file.
 fn resumed(forkmon: &mut Forkmon) {
     let resume = forkmon.wait_resume();
-    if resume.from.is_none() || resume.kept_ms < 150.0 {
+    if resume.from.is_none() || resume.kept_ms < 300.0 {
         forkmon.fail(&format!("it did not resume late: {resume:?}"));
     }
 }
@@ -158,7 +158,7 @@ fn long_input_is_given_again_from_where_it_was_read_to() {
         "import hashlib, os, sys, time\n\
          early = hashlib.sha256()\n\
          for n in range(300): early.update(os.read(0, 1000))\n\
-         end = time.monotonic() + 0.2\n\
+         end = time.monotonic() + 0.4\n\
          while time.monotonic() < end: pass\n\
          late = open('late.txt').read().strip()\n\
          rest = sys.stdin.buffer.read()\n\
@@ -228,7 +228,7 @@ fn input_that_nobody_reads_stays_where_it_is() {
         "input-unread",
         "import os, time\n\
          print('early', os.read(0, 2), flush=True)\n\
-         end = time.monotonic() + 0.2\n\
+         end = time.monotonic() + 0.4\n\
          while time.monotonic() < end: pass\n\
          print(open('late.txt').read().strip(), os.read(0, 4), flush=True)\n",
     );

@@ -9,7 +9,8 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -25,6 +26,7 @@ use super::event::{Event, Exit, Resume};
 use super::fresh::{environment, status_code};
 use super::processes::{MARK, children_of, command_line, kill_marked, marked, wait_until_gone};
 use super::project::{Project, chmod};
+use super::terminal::Terminal;
 
 /// The `forkmon` under test.
 pub fn program() -> PathBuf {
@@ -43,6 +45,7 @@ pub struct Launch<'a> {
     program: PathBuf,
     folder: PathBuf,
     input: bool,
+    terminal: Option<Terminal>,
     budget: &'static str,
 }
 
@@ -63,6 +66,7 @@ impl Project {
             program: program(),
             folder: self.root(),
             input: false,
+            terminal: None,
             budget: "--budget=100%",
         }
     }
@@ -104,6 +108,13 @@ impl Launch<'_> {
         self
     }
 
+    /// Starts it in the foreground of a terminal, which is its standard input, output
+    /// and error.
+    pub fn on_terminal(mut self, terminal: Terminal) -> Self {
+        self.terminal = Some(terminal);
+        self
+    }
+
     /// Starts it through another program, such as `prlimit … --`.
     pub fn through(mut self, words: &[&str]) -> Self {
         self.through = words.iter().map(OsString::from).collect();
@@ -135,7 +146,7 @@ impl Launch<'_> {
     }
 
     /// Starts it.
-    pub fn start(self) -> Forkmon {
+    pub fn start(mut self) -> Forkmon {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!(
             "{}-{}",
@@ -161,6 +172,9 @@ impl Launch<'_> {
         .expect("the FIFO can be opened");
 
         let mut words = self.through.clone();
+        if self.terminal.is_some() {
+            words.splice(0..0, Terminal::COMMAND.map(OsString::from));
+        }
         words.push(self.program.clone().into());
         words.push("run".into());
         words.push("--events".into());
@@ -179,8 +193,14 @@ impl Launch<'_> {
                 Stdio::null()
             })
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+            .stderr(Stdio::piped());
+        match &self.terminal {
+            // It gets a session of its own.
+            Some(terminal) => terminal.give_to(&mut command),
+            None => {
+                command.process_group(0);
+            }
+        }
         environment(self.project, &mut command);
         command
             .env(MARK, &mark)
@@ -188,8 +208,15 @@ impl Launch<'_> {
         let mut child = command.spawn().expect("forkmon can be started");
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a child has a pidfd");
-        let stdout = unblocked(child.stdout.take().expect("it was asked for").into());
-        let stderr = unblocked(child.stderr.take().expect("it was asked for").into());
+        drop(command);
+        let (silence, silent) = std::io::pipe().expect("a pipe can be made");
+        let (stdout, stderr) = match &mut self.terminal {
+            Some(terminal) => (terminal.started(), unblocked(silence.into())),
+            None => (
+                unblocked(child.stdout.take().expect("it was asked for").into()),
+                unblocked(child.stderr.take().expect("it was asked for").into()),
+            ),
+        };
         let mut temporary_places = vec![self.project.temporary(), self.project.root()];
         temporary_places.extend(
             self.project
@@ -207,6 +234,8 @@ impl Launch<'_> {
             events_file: File::from(events),
             stdout_file: stdout,
             stderr_file: stderr,
+            terminal: self.terminal,
+            _silent: silent.into(),
             partial: Vec::new(),
             events: Vec::new(),
             next: 0,
@@ -257,6 +286,9 @@ pub struct Forkmon {
     events_file: File,
     stdout_file: File,
     stderr_file: File,
+    terminal: Option<Terminal>,
+    /// The other end of a standard error that is the terminal.
+    _silent: OwnedFd,
     partial: Vec<u8>,
     events: Vec<Event>,
     next: usize,
@@ -321,6 +353,49 @@ impl Forkmon {
             signal: event.value["signal"].as_i64(),
             output,
         }
+    }
+
+    /// The last event with this name.
+    pub fn last(&mut self, name: &str) -> Event {
+        let found = self.events.iter().rfind(|event| event.name == name);
+        match found.cloned() {
+            Some(event) => event,
+            None => self.fail(&format!("there was no event `{name}`")),
+        }
+    }
+
+    /// Waits until all that was saved is acted upon and the guest has ended, as
+    /// `forkmon ctl wait` does, while all that it writes is read.
+    pub fn settle(&mut self, socket: &Path) {
+        let mut control = UnixStream::connect(socket).expect("forkmon listens");
+        control
+            .write_all(b"{\"action\":\"wait\"}\n")
+            .expect("forkmon can be asked");
+        let deadline = Instant::now() + PATIENCE;
+        while !self.poll_with(deadline, Some(control.as_fd())) {
+            if Instant::now() >= deadline {
+                self.fail("`wait` was not answered");
+            }
+        }
+        let mut answer = [0; 4096];
+        let length = control.read(&mut answer).expect("forkmon answers");
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        if !answer.contains("\"run\"") {
+            self.fail(&format!("`wait` was answered with {answer}"));
+        }
+        // What came before the answer.
+        self.read_all();
+    }
+
+    /// Waits until so much more was written, or the run is over.
+    pub fn wait_bytes(&mut self, more: usize) {
+        let wanted = self.stdout.len() + more;
+        self.wait_until("output", |run| {
+            let begins = |event: &&Event| ["start", "resume"].contains(&event.name.as_str());
+            let current = run.events.iter().rfind(begins)?.run;
+            let ended = |event: &Event| event.name == "exit" && event.run == current;
+            (run.stdout.len() >= wanted || run.events.iter().any(ended)).then_some(())
+        });
     }
 
     /// Lets go of the events so far.
@@ -433,6 +508,11 @@ impl Forkmon {
         stdin.flush().expect("standard input is open");
     }
 
+    /// The terminal that it runs on.
+    pub fn terminal(&self) -> &Terminal {
+        self.terminal.as_ref().expect("the test asked for one")
+    }
+
     /// Closes the guest's standard input.
     pub fn close_input(&mut self) {
         self.stdin = None;
@@ -528,6 +608,11 @@ impl Forkmon {
     }
 
     fn poll_once(&mut self, deadline: Instant) {
+        self.poll_with(deadline, None);
+    }
+
+    /// Waits for something to read; whether there is something of another file.
+    fn poll_with(&mut self, deadline: Instant, other: Option<BorrowedFd<'_>>) -> bool {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(remaining).expect("a minute fits");
         let mut fds = vec![
@@ -538,10 +623,16 @@ impl Forkmon {
         if self.status.is_none() {
             fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
         }
+        let other = other.map(|file| {
+            fds.push(PollFd::from_borrowed_fd(file, PollFlags::IN));
+            fds.len() - 1
+        });
         // A pipe at its end is always ready; that only matters while something
         // is still waited for, and then the pidfd is ready too or soon.
         let _ = poll(&mut fds, Some(&timeout));
+        let is_ready = other.is_some_and(|at| !fds[at].revents().is_empty());
         self.read_all();
+        is_ready
     }
 
     fn read_all(&mut self) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::project::{Project, tree};
+use super::terminal::Terminal;
 
 /// What a plain run printed, how it ended, and what files it left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,35 @@ impl Project {
             code: status_code(output.status),
             tree: tree(Path::new(&root)),
         }
+    }
+}
+
+impl Project {
+    /// What a plain run prints on a terminal, and how it ends.
+    pub fn fresh_on_terminal(&self, argv: &[&str], mut terminal: Terminal) -> (String, i32) {
+        let folder = tempfile::Builder::new()
+            .prefix("fresh-")
+            .tempdir_in(self.base())
+            .expect("a folder can be made");
+        let root = folder.path().join("project");
+        self.copy_to(&root);
+        let mut command = Command::new(Terminal::COMMAND[0]);
+        command
+            .args(&Terminal::COMMAND[1..])
+            .args(argv)
+            .current_dir(&root);
+        terminal.give_to(&mut command);
+        environment(self, &mut command);
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {argv:?}: {error}"));
+        drop(command);
+        let output = terminal.read_to_end();
+        let status = child.wait().expect("the guest can be waited for");
+        (
+            String::from_utf8_lossy(&output).into_owned(),
+            status_code(status),
+        )
     }
 }
 

@@ -16,12 +16,15 @@ mod perl;
 mod processes;
 mod project;
 mod scenario;
+mod terminal;
 
+pub use event::Event;
 pub use forkmon::{Forkmon, program};
 pub use guest::{build_c, find, find_optional, fixture, place, run_tool};
 pub use processes::{as_root, children_of, is_stopped};
 pub use project::{Project, Save};
 pub use scenario::Scenario;
+pub use terminal::Terminal;
 
 use std::time::Duration;
 
