@@ -119,7 +119,7 @@ impl Scheduling {
 
 /// Whether this process has CAP_SYS_NICE.
 fn may_all() -> io::Result<bool> {
-    let status = procfs::status(crate::sys::memory::own_id())?;
+    let status = procfs::status(crate::sys::own_id())?;
     Ok(status.capabilities & 1 << MAY_ALL != 0)
 }
 

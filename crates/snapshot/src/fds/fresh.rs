@@ -3,16 +3,27 @@
 
 use super::Entry;
 use crate::Refusal;
-use tracee::Remote;
+use tracee::{Remote, RemoteAddr};
 
 /// A new open file description in a copy, on its way to the numbers that the
-/// guest knows it by. It is closed by exec, and has a number of its own until [`place`] is done.
+/// guest knows it by. It is closed by exec, and has a number of its own until it is
+/// [placed](Self::place).
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Fresh {
     pub(super) fd: i32,
 }
 
 impl Fresh {
+    /// The two whose numbers a call has written there (pipe2(2), socketpair(2)).
+    pub(super) fn pair_at(remote: &Remote<'_>, at: RemoteAddr) -> Result<[Self; 2], Refusal> {
+        let mut pair = [0; 8];
+        remote.memory().read(at, &mut pair)?;
+        let half = |n: usize| std::array::from_fn(|i| pair[4 * n + i]);
+        Ok([0, 1].map(|n| Self {
+            fd: i32::from_ne_bytes(half(n)),
+        }))
+    }
+
     /// Moves it out of the way of the numbers that are still to be filled.
     pub(super) fn lift(self, remote: &mut Remote<'_>, above: i32) -> Result<Self, Refusal> {
         if self.fd >= above {

@@ -3,6 +3,7 @@
 use super::inotify::Found;
 use super::socket::Rebound;
 use crate::procfs;
+use crate::sys::own_id;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -88,11 +89,6 @@ impl Inherited {
             (rustix::fs::major(*d), rustix::fs::minor(*d)) == device && *i == inode
         })
     }
-}
-
-/// This process.
-pub(super) fn own_id() -> Tid {
-    Tid::new(rustix::process::getpid().as_raw_nonzero().get())
 }
 
 #[cfg(test)]

@@ -33,7 +33,6 @@ use epoll::Epoll;
 use event::{EventCounter, TimerFd};
 use fifo::Fifo;
 use fresh::{Fresh, close, set_flags};
-use inherited::own_id;
 use inotify::Inotify;
 use kept::Kept;
 use lock::{Locked, Locks};

@@ -79,10 +79,7 @@ impl Pipe {
         let made_with = self.made_with();
         let flags = (libc::O_CLOEXEC | made_with) as u64;
         remote.call("pipe2", libc::SYS_pipe2, &[at.0, flags])?;
-        let mut pair = [0; 8];
-        remote.memory().read(at, &mut pair)?;
-        let number = |half: usize| i32::from_ne_bytes(std::array::from_fn(|i| pair[4 * half + i]));
-        let mut fresh = [Fresh { fd: number(0) }, Fresh { fd: number(1) }];
+        let mut fresh = Fresh::pair_at(remote, at)?;
         self.fill(remote, fresh[1])?;
         let in_place = |end: &Option<Vec<Entry>>, fresh: Fresh| {
             end.as_ref()

@@ -145,7 +145,7 @@ impl Mapped<'_, '_> {
     fn memory(&self) -> AddressSpace {
         AddressSpace::of(match &self.owner {
             Owner::Task(remote) => remote.tid(),
-            Owner::Own => sys::memory::own_id(),
+            Owner::Own => sys::own_id(),
         })
     }
 
@@ -241,7 +241,7 @@ impl Source for Mapped<'_, '_> {
                 // A tracer may look behind a protection.
                 let process = match &self.owner {
                     Owner::Task(remote) => remote.tid(),
-                    Owner::Own => sys::memory::own_id(),
+                    Owner::Own => sys::own_id(),
                 };
                 File::open(format!("/proc/{process}/mem"))
                     .and_then(|memory| memory.read_exact_at(part, address))

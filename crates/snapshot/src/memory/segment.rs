@@ -73,7 +73,7 @@ impl Segment {
     /// Refuses a segment that processes other than the guest and its copies have
     /// attached.
     pub(super) fn must_be_own(&self) -> Result<(), Refusal> {
-        let own = tracee::children_of_task(sys::memory::own_id())
+        let own = tracee::children_of_task(sys::own_id())
             .map_err(Refusal::proc("list the copies of the guest"))?;
         let mut attached = 0;
         for process in own {

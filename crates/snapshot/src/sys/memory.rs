@@ -2,12 +2,6 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use tracee::Tid;
-
-/// This process.
-pub(crate) fn own_id() -> Tid {
-    Tid::new(rustix::process::getpid().as_raw_nonzero().get())
-}
 
 pub(crate) fn page_size() -> usize {
     rustix::param::page_size()

@@ -10,6 +10,11 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use tracee::Tid;
 
+/// This process.
+pub(crate) fn own_id() -> Tid {
+    Tid::new(rustix::process::getpid().as_raw_nonzero().get())
+}
+
 /// Puts a copy into a process group (0: one of its own) from outside, which costs
 /// less than having it do so. A parent may for a child of its own session that
 /// has not executed a program (setpgid(2)); the copies are this process's

@@ -22,20 +22,23 @@ pub(crate) fn option(
     name: libc::c_int,
 ) -> io::Result<Vec<u8>> {
     let mut value = vec![0u8; LONGEST_OPTION];
-    let mut length = value.len() as libc::socklen_t;
-    // SAFETY: the value is valid for writes of `length` bytes, and `length` for
-    // writes itself.
-    check(unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            value.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    })?;
-    value.truncate(length as usize);
+    let length = ask_option(socket, level, name, &mut value)?;
+    value.truncate(length);
     Ok(value)
+}
+
+/// Sets whether a socket may take an address that another one has or had
+/// (`SO_REUSEADDR`, socket(7)).
+pub(crate) fn set_reuse(socket: BorrowedFd<'_>, value: i32) -> io::Result<()> {
+    let value = value.to_ne_bytes();
+    set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &value)
+}
+
+/// Has a TCP connection reset, not ended, when it is closed (`SO_LINGER` of no time,
+/// socket(7)).
+pub(crate) fn reset_at_close(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let no_time = [1i32, 0].map(i32::to_ne_bytes).concat();
+    set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &no_time)
 }
 
 /// Sets what [`option`] read (setsockopt(2)).
@@ -270,13 +273,14 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> 
     })
 }
 
-/// Asks for an option whose value says first what is asked (`MCAST_MSFILTER`).
+/// Asks for an option, whose value may say first what is asked (`MCAST_MSFILTER`); how
+/// long the answer is.
 pub(crate) fn ask_option(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
     name: libc::c_int,
     value: &mut [u8],
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let mut length = value.len() as libc::socklen_t;
     // SAFETY: the value is valid for reads and writes of `length` bytes, and
     // `length` for writes itself.
@@ -288,7 +292,8 @@ pub(crate) fn ask_option(
             value.as_mut_ptr().cast(),
             &raw mut length,
         )
-    })
+    })?;
+    Ok(length as usize)
 }
 
 /// Bytes that a TCP socket has not sent yet (`SIOCOUTQNSD`).

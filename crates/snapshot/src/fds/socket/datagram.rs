@@ -8,8 +8,8 @@ use super::name::{Name, Rebound};
 use super::options::Options;
 use super::view::{Kind, View, dress};
 use super::{address, multicast};
+use crate::fds::Entry;
 use crate::fds::source::Source;
-use crate::fds::{Entry, Fresh};
 use crate::{Refusal, sys};
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -137,16 +137,7 @@ impl Datagram {
         remote: &mut Remote<'_>,
         above: i32,
     ) -> Result<(), Refusal> {
-        let fd = remote.call(
-            "socket",
-            libc::SYS_socket,
-            &[
-                self.kind.family as u64,
-                (self.kind.kind | libc::SOCK_CLOEXEC) as u64,
-                self.kind.protocol as u64,
-            ],
-        )?;
-        let fresh = Fresh { fd: fd as i32 };
+        let fresh = self.kind.make(remote)?;
         let handle = source.duplicate(fresh.fd)?;
         let flags = self.entries[0].status_flags();
         dress(handle.as_fd(), &self.options, self.mode, flags)?;

@@ -8,8 +8,8 @@ use super::options::Options;
 use super::pair::Listens;
 use super::tcp::{self, TcpFacts};
 use super::view::{Kind, View, dress};
+use crate::fds::Entry;
 use crate::fds::source::Source;
-use crate::fds::{Entry, Fresh};
 use crate::{Refusal, sys};
 use rustix::event::PollFlags;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -159,16 +159,7 @@ impl Endpoint {
         remote: &mut Remote<'_>,
         above: i32,
     ) -> Result<(), Refusal> {
-        let fd = remote.call(
-            "socket",
-            libc::SYS_socket,
-            &[
-                self.kind.family as u64,
-                (self.kind.kind | libc::SOCK_CLOEXEC) as u64,
-                self.kind.protocol as u64,
-            ],
-        )?;
-        let fresh = Fresh { fd: fd as i32 };
+        let fresh = self.kind.make(remote)?;
         let handle = source.duplicate(fresh.fd)?;
         dress(
             handle.as_fd(),
@@ -191,13 +182,8 @@ impl Endpoint {
         handle: BorrowedFd<'_>,
     ) -> Result<(), Refusal> {
         let reuse = |value: i32| {
-            sys::socket::set_option(
-                handle,
-                libc::SOL_SOCKET,
-                libc::SO_REUSEADDR,
-                &value.to_ne_bytes(),
-            )
-            .map_err(Refusal::proc("let a socket reuse its address"))
+            sys::socket::set_reuse(handle, value)
+                .map_err(Refusal::proc("let a socket reuse its address"))
         };
         let internet = matches!(self.kind.family, libc::AF_INET | libc::AF_INET6);
         if internet {

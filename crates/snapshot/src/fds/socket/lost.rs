@@ -81,22 +81,9 @@ impl Lost {
 
     /// A Unix socket whose peer is closed.
     fn abandoned(&self, remote: &mut Remote<'_>, above: i32) -> Result<Fresh, Refusal> {
-        let at = remote.scratch()?.0;
-        remote.call(
-            "socketpair",
-            libc::SYS_socketpair,
-            &[
-                self.kind.family as u64,
-                (self.kind.kind | libc::SOCK_CLOEXEC) as u64,
-                self.kind.protocol as u64,
-                at.0,
-            ],
-        )?;
-        let mut pair = [0; 8];
-        remote.memory().read(at, &mut pair)?;
-        let number = |half: usize| i32::from_ne_bytes(std::array::from_fn(|i| pair[4 * half + i]));
-        crate::fds::close(remote, number(1))?;
-        Fresh { fd: number(0) }.lift(remote, above)
+        let [socket, peer] = self.kind.make_pair(remote)?;
+        crate::fds::close(remote, peer.fd)?;
+        socket.lift(remote, above)
     }
 
     /// A TCP socket whose peer has reset the connection.
@@ -106,16 +93,7 @@ impl Lost {
         remote: &mut Remote<'_>,
         above: i32,
     ) -> Result<Fresh, Refusal> {
-        let fd = remote.call(
-            "socket",
-            libc::SYS_socket,
-            &[
-                self.kind.family as u64,
-                (self.kind.kind | libc::SOCK_CLOEXEC) as u64,
-                self.kind.protocol as u64,
-            ],
-        )?;
-        let fresh = Fresh { fd: fd as i32 }.lift(remote, above)?;
+        let fresh = self.kind.make(remote)?.lift(remote, above)?;
         let handle = source.duplicate(fresh.fd)?;
         self.break_off(&handle)
             .map_err(Refusal::proc("break a connection off"))?;
@@ -127,9 +105,8 @@ impl Lost {
         // With the address that it had, if it can still have it: the guest may ask
         // for it.
         if let Some(address) = &self.address {
-            let reuse = 1i32.to_ne_bytes();
             let socket = socket.as_fd();
-            sys::socket::set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &reuse)?;
+            sys::socket::set_reuse(socket, 1)?;
             let _ = sys::socket::bind(socket, address);
         }
         let connect = |listener: &TcpListener| {
@@ -155,9 +132,7 @@ impl Lost {
             outcome = connect(&listener);
             if outcome.is_ok() {
                 let (peer, _) = listener.accept()?;
-                let abrupt = [1i32, 0].map(i32::to_ne_bytes).concat();
-                sys::socket::set_option(peer.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &abrupt)?;
-                return Ok(());
+                return sys::socket::reset_at_close(peer.as_fd());
             }
         }
         outcome

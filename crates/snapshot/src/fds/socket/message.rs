@@ -157,7 +157,7 @@ pub(super) fn peek_messages(view: &View, files: Files<'_>) -> Result<Vec<Message
 
 /// Finds the files that are under way among those that the guest has open.
 fn rights(view: &View, found: Vec<OwnedFd>, files: Files<'_>) -> Result<Vec<Right>, Refusal> {
-    let own = crate::fds::own_id();
+    let own = crate::sys::own_id();
     found
         .into_iter()
         .map(|file| {

@@ -221,21 +221,7 @@ impl Pair {
     }
 
     fn make(&self, remote: &mut Remote<'_>) -> Result<[Fresh; 2], Refusal> {
-        let at = remote.scratch()?.0;
-        remote.call(
-            "socketpair",
-            libc::SYS_socketpair,
-            &[
-                self.kind.family as u64,
-                (self.kind.kind | libc::SOCK_CLOEXEC) as u64,
-                self.kind.protocol as u64,
-                at.0,
-            ],
-        )?;
-        let mut pair = [0; 8];
-        remote.memory().read(at, &mut pair)?;
-        let number = |half: usize| i32::from_ne_bytes(std::array::from_fn(|i| pair[4 * half + i]));
-        let mut fresh = [Fresh { fd: number(0) }, Fresh { fd: number(1) }];
+        let mut fresh = self.kind.make_pair(remote)?;
         // The two ends are alike, so the one with the lower number is the one
         // that is to have it.
         if let Some(second) = &self.second
@@ -257,18 +243,7 @@ impl Pair {
         listener: &Listener,
         client_name: Option<&Name>,
     ) -> Result<[Fresh; 2], Refusal> {
-        let socket = |remote: &mut Remote<'_>, kind: Kind| {
-            let fd = remote.call(
-                "socket",
-                libc::SYS_socket,
-                &[
-                    kind.family as u64,
-                    (kind.kind | libc::SOCK_CLOEXEC) as u64,
-                    kind.protocol as u64,
-                ],
-            )?;
-            Fresh { fd: fd as i32 }.lift(remote, above)
-        };
+        let socket = |remote: &mut Remote<'_>, kind: Kind| kind.make(remote)?.lift(remote, above);
         let (listening, passing) = match listener {
             Listener::Open(fd) => (*fd, None),
             Listener::Closed(kind) => {

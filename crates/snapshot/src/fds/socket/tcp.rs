@@ -218,9 +218,7 @@ impl Connection {
                 return Ok(accepted);
             }
             // Somebody else: for him the guest is not there just now.
-            let abrupt = [1i32, 0].map(i32::to_ne_bytes).concat();
-            let _ =
-                sys::socket::set_option(handle.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &abrupt);
+            let _ = sys::socket::reset_at_close(handle.as_fd());
             drop(handle);
             close(remote, accepted.fd)?;
         }
@@ -335,25 +333,11 @@ impl End {
         remote: &mut Remote<'_>,
         above: i32,
     ) -> Result<(Fresh, OwnedFd), Refusal> {
-        let fd = remote.call(
-            "socket",
-            libc::SYS_socket,
-            &[
-                self.kind.family as u64,
-                (self.kind.kind | libc::SOCK_CLOEXEC) as u64,
-                self.kind.protocol as u64,
-            ],
-        )?;
-        let fresh = Fresh { fd: fd as i32 }.lift(remote, above)?;
+        let fresh = self.kind.make(remote)?.lift(remote, above)?;
         let handle = source.duplicate(fresh.fd)?;
         self.options.prepare(handle.as_fd());
-        sys::socket::set_option(
-            handle.as_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_REUSEADDR,
-            &1i32.to_ne_bytes(),
-        )
-        .map_err(Refusal::proc("let a socket reuse its address"))?;
+        sys::socket::set_reuse(handle.as_fd(), 1)
+            .map_err(Refusal::proc("let a socket reuse its address"))?;
         sys::socket::bind(handle.as_fd(), &self.address).map_err(|e| {
             Refusal::unsupported(
                 "socket-rebind",

@@ -2,12 +2,13 @@
 
 use super::address;
 use super::options::Options;
-use crate::fds::Entry;
 use crate::fds::source::Source;
+use crate::fds::{Entry, Fresh};
 use crate::{Refusal, sys};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use tracee::Remote;
 
 /// What socket(2) takes.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -29,6 +30,25 @@ impl Kind {
             kind: number(libc::SO_TYPE)?,
             protocol: number(libc::SO_PROTOCOL)?,
         })
+    }
+
+    /// Makes one in a copy (socket(2)).
+    pub(super) fn make(self, remote: &mut Remote<'_>) -> Result<Fresh, Refusal> {
+        let fd = remote.call("socket", libc::SYS_socket, &self.arguments())?;
+        Ok(Fresh { fd: fd as i32 })
+    }
+
+    /// Makes two that are connected (socketpair(2)).
+    pub(super) fn make_pair(self, remote: &mut Remote<'_>) -> Result<[Fresh; 2], Refusal> {
+        let at = remote.scratch()?.0;
+        let [family, kind, protocol] = self.arguments();
+        let arguments = [family, kind, protocol, at.0];
+        remote.call("socketpair", libc::SYS_socketpair, &arguments)?;
+        Fresh::pair_at(remote, at)
+    }
+
+    fn arguments(self) -> [u64; 3] {
+        [self.family, self.kind | libc::SOCK_CLOEXEC, self.protocol].map(|word| word as u64)
     }
 
     /// What to call it, for people.
@@ -122,17 +142,13 @@ impl View {
         sys::socket::peer_name(self.handle.as_fd()).ok()
     }
 
-    /// Lets the address of a TCP connection be taken by the next run. The kernel keeps it for a minute after a connection has ended
-    /// (TIME_WAIT) from whoever did not set this while it lasted. The guest could only
-    /// notice by asking for the option, which stays set in its copies, too.
+    /// Lets the address of a TCP connection be taken by the next run. The kernel keeps it
+    /// for a minute after a connection has ended (TIME_WAIT) from whoever did not set this
+    /// while it lasted. The guest could only notice by asking for the option, which stays
+    /// set in its copies, too.
     pub(super) fn share_address(&self) -> Result<(), Refusal> {
-        sys::socket::set_option(
-            self.handle.as_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_REUSEADDR,
-            &1i32.to_ne_bytes(),
-        )
-        .map_err(Refusal::proc("let a socket reuse its address"))
+        sys::socket::set_reuse(self.handle.as_fd(), 1)
+            .map_err(Refusal::proc("let a socket reuse its address"))
     }
 
     /// It is something that cannot be made anew.
