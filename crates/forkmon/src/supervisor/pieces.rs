@@ -484,34 +484,23 @@ impl Supervisor<'_> {
     pub(super) fn reading_place(&mut self) -> Place {
         let mut open = Vec::new();
         let process = self.run.root();
-        let paths: Vec<PathBuf> = self.pieces.files.keys().cloned().collect();
-        let of: HashMap<(u64, u64), PathBuf> = paths
-            .into_iter()
-            .filter_map(|path| {
-                let (of, _) = self.timeline.read_of(&path)?;
-                Some(((of.device, of.inode), path))
-            })
-            .collect();
-        if !of.is_empty()
-            && let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd"))
-        {
-            for fd in fds.flatten() {
-                let Ok(metadata) = fs::metadata(fd.path()) else {
-                    continue;
-                };
-                let (device, inode) = (metadata.dev(), metadata.ino());
-                let Some(path) = of.get(&(device, inode)) else {
-                    continue;
-                };
-                let number = fd.file_name().to_str().and_then(|name| name.parse().ok());
-                let place = number.and_then(|number| place_of(process, number));
-                let known = self.timeline.read_of(path).map(|(_, known)| known);
-                let complete = self.reader().is_some_and(|reader| reader.is_complete());
-                if place.is_none() || place > known && !complete {
-                    self.unseen(&path.clone());
-                }
-                open.push((path.clone(), device, inode));
+        let fds =
+            (!self.pieces.files.is_empty()).then(|| fs::read_dir(format!("/proc/{process}/fd")));
+        for fd in fds.into_iter().flatten().flatten().flatten() {
+            let number = fd.file_name().to_str().and_then(|name| name.parse().ok());
+            // One that is open and was not read so far counts, too: a copy is to read
+            // what is there then.
+            let piece = number.and_then(|number| self.piece_of(process, number));
+            let Some((path, now)) = piece else {
+                continue;
+            };
+            let place = number.and_then(|number| place_of(process, number));
+            let known = self.timeline.read_of(&path).map(|(_, known)| known);
+            let complete = self.reader().is_some_and(|reader| reader.is_complete());
+            if known.is_some() && (place.is_none() || place > known && !complete) {
+                self.unseen(&path);
             }
+            open.push((path, now.device, now.inode));
         }
         open.dedup();
         Place {

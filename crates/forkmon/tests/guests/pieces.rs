@@ -413,3 +413,26 @@ fn a_time_counts_of_a_file_that_is_not_read() {
     }
     forkmon.finish();
 }
+
+/// A file that was open at the checkpoint, and not read before it, was not known to be
+/// read later: after a save by rename the resumed guest read the old one.
+#[test]
+fn a_file_that_is_open_and_not_read_yet_is_the_new_one() {
+    let lua = require_guest!("lua5.4");
+    // No time is earned between the checkpoint before the other file and the read.
+    let main = "\
+local function work() local x = 1; for i = 1, 4000000 do x = (x * 16807 + i) % 2147483647 end end
+print('early'); work(); local late = io.open('late.txt'); work()
+io.open('other.txt'); print(late:read('a'))
+";
+    let project = Project::new("open-unread")
+        .file("late.txt", "one\n")
+        .file("other.txt", "\n")
+        .file("main.lua", main);
+    Scenario::new(project, &[lua.as_str(), "main.lua"], "late.txt").check_saves(&[
+        ("two\n", Save::ByRename),
+        ("three\n", Save::InPlace),
+        ("four\n", Save::LikeVim),
+        ("five\n", Save::DeleteAndCreate),
+    ]);
+}
