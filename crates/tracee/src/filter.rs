@@ -51,6 +51,14 @@ pub enum Condition {
     },
 }
 
+impl Condition {
+    /// The argument, counted from 0, has this value in its low 32 bits.
+    #[must_use]
+    pub const fn equal(argument: u8, value: u32) -> Self {
+        Self::Equal { argument, value }
+    }
+}
+
 /// The answer to one system call, if all its conditions hold. Rules of one call
 /// are tried in the order they were added in; without a match it is allowed.
 #[derive(Clone, Debug)]

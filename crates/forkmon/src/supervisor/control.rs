@@ -4,8 +4,7 @@
 use super::Supervisor;
 use super::inbox::Timed;
 use crate::control::{Asked, CheckpointStatus, Reply, Request, Status};
-use crate::events::{Event, Reason};
-use crate::messages::Outcome;
+use crate::events::Reason;
 use snapshot::Refusal;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -164,34 +163,15 @@ impl Supervisor<'_> {
         if self.finished.is_some() || self.quitting.is_some() {
             return Ok(refused("ending", "forkmon is about to end"));
         }
-        match self.resume_from(wanted, true) {
-            Ok((kept, before)) => {
-                let latency = began.elapsed();
-                self.emit(&Event::Resume {
-                    from: Some(u64::from(wanted.0)),
-                    path: None,
-                    kept_ms: kept,
-                    latency_ms: latency,
-                    reason: Reason::ResumeRequested,
-                });
-                self.messages.changed(
-                    &[],
-                    Outcome::Resumed {
-                        before: before.as_deref(),
-                        checkpoint: u64::from(wanted.0),
-                        kept,
-                        latency,
-                    },
-                );
-                self.output.show();
-                Ok(Reply::Resumed {
-                    from: u64::from(wanted.0),
-                    kept_ms: kept.as_secs_f64() * 1000.0,
-                })
-            }
+        let reason = Reason::ResumeRequested;
+        match self.resume_and_tell(wanted, true, &[], reason, began) {
+            Ok(kept) => Ok(Reply::Resumed {
+                from: u64::from(wanted.0),
+                kept_ms: kept.as_secs_f64() * 1000.0,
+            }),
             Err(why) => {
-                // The run is gone, and with it what it has done since: the nearest
-                // checkpoint before it, or the beginning, goes on instead.
+                // The run is gone, and with it what it has done since: the guest
+                // begins anew.
                 self.timeline.drop_checkpoint(wanted);
                 self.discard(wanted);
                 self.restart(&[], why, began)?;

@@ -5,7 +5,6 @@ use super::fingerprint::{self, bytes_of};
 use super::observe::metadata_of;
 use super::pieces::LARGEST;
 use crate::events::{ChangeKind, ChangedPath, Event, Reason};
-use crate::messages::Outcome;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -384,29 +383,11 @@ impl Supervisor<'_> {
         };
         let mut candidate = candidate;
         while let Some(id) = candidate {
-            match self.resume_from(id, false) {
-                Ok((kept, before)) => {
+            match self.resume_and_tell(id, false, &paths, Reason::Edit, began) {
+                Ok(_) => {
                     for Change { touched, .. } in &edit.changes {
                         self.accept(touched);
                     }
-                    let latency = began.elapsed();
-                    self.emit(&Event::Resume {
-                        from: Some(u64::from(id.0)),
-                        path: Some(paths[0].to_owned()),
-                        kept_ms: kept,
-                        latency_ms: latency,
-                        reason: Reason::Edit,
-                    });
-                    self.messages.changed(
-                        &paths,
-                        Outcome::Resumed {
-                            before: before.as_deref(),
-                            checkpoint: u64::from(id.0),
-                            kept,
-                            latency,
-                        },
-                    );
-                    self.output.show();
                     return Ok(());
                 }
                 Err(why) => reason = why,

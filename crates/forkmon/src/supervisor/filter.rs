@@ -67,35 +67,23 @@ pub(super) fn filter(sees_modes: bool) -> Program {
         ),
         (
             libc::SYS_madvise,
-            Condition::Equal {
-                argument: 2,
-                value: libc::MADV_DONTFORK as u32,
-            },
+            Condition::equal(2, libc::MADV_DONTFORK as u32),
             Action::Errno(0),
         ),
         (
             libc::SYS_madvise,
-            Condition::Equal {
-                argument: 2,
-                value: libc::MADV_WIPEONFORK as u32,
-            },
+            Condition::equal(2, libc::MADV_WIPEONFORK as u32),
             Action::Errno(libc::EINVAL as u16),
         ),
         (
             // A process that is not dumpable could not be looked into.
             libc::SYS_prctl,
-            Condition::Equal {
-                argument: 0,
-                value: libc::PR_SET_DUMPABLE as u32,
-            },
+            Condition::equal(0, libc::PR_SET_DUMPABLE as u32),
             Action::Errno(0),
         ),
         (
             libc::SYS_prctl,
-            Condition::Equal {
-                argument: 0,
-                value: libc::PR_SET_SECCOMP as u32,
-            },
+            Condition::equal(0, libc::PR_SET_SECCOMP as u32),
             trace,
         ),
         (
@@ -115,24 +103,15 @@ pub(super) fn filter(sees_modes: bool) -> Program {
         filter.add(Rule::when(call, &[conditions], action));
     }
     for request in SETS_MODES.iter().filter(|_| sees_modes) {
-        let condition = Condition::Equal {
-            argument: 1,
-            value: *request,
-        };
+        let condition = Condition::equal(1, *request);
         filter.add(Rule::when(libc::SYS_ioctl, &[condition], trace));
     }
     for command in OPEN_FILE_LOCKS {
-        let condition = Condition::Equal {
-            argument: 1,
-            value: command as u32,
-        };
+        let condition = Condition::equal(1, command as u32);
         filter.add(Rule::when(libc::SYS_fcntl, &[condition], trace));
     }
     for option in ATTRIBUTES.iter().chain(&[PR_SET_SYSCALL_USER_DISPATCH]) {
-        let condition = Condition::Equal {
-            argument: 0,
-            value: *option as u32,
-        };
+        let condition = Condition::equal(0, *option as u32);
         filter.add(Rule::when(libc::SYS_prctl, &[condition], trace));
     }
     for operation in INHERITING_FUTEX_CALLS {
@@ -157,7 +136,7 @@ pub(super) fn identity_filter() -> Program {
     let mut filter = Filter::new(Action::Allow);
     let trace = Action::Trace(IDENTITY);
     for (call, argument, value) in super::identity::translated_requests() {
-        let condition = Condition::Equal { argument, value };
+        let condition = Condition::equal(argument, value);
         filter.add(Rule::when(call, &[condition], trace));
     }
     for call in super::identity::TRANSLATED {

@@ -88,7 +88,7 @@ impl Reader {
         if !self.is_complete() {
             // A byte at a time is read from a pipe or a terminal, and very often; of a
             // file it shows in the place where the next read begins.
-            let one_byte = equal(2, 1);
+            let one_byte = Condition::equal(2, 1);
             filter.add(Rule::when(libc::SYS_read, &[one_byte], Action::Allow));
         }
         for (call, number, which) in READING {
@@ -96,7 +96,7 @@ impl Reader {
                 filter.add(Rule::when(*call, which, trace));
             }
             for known in self.numbers {
-                let mut conditions = vec![equal(*number, *known)];
+                let mut conditions = vec![Condition::equal(*number, *known)];
                 conditions.extend(*which);
                 filter.add(Rule::when(*call, &conditions, trace));
             }
@@ -106,10 +106,6 @@ impl Reader {
         }
         filter.compile()
     }
-}
-
-const fn equal(argument: u8, value: u32) -> Condition {
-    Condition::Equal { argument, value }
 }
 
 /// The calls by which a program learns what is in an open file, or where it ends; which
@@ -133,7 +129,11 @@ const READING: &[(i64, u8, &[Condition])] = &[
     (libc::SYS_sendfile, 1, &[]),
     (libc::SYS_copy_file_range, 0, &[]),
     (libc::SYS_splice, 0, &[]),
-    (libc::SYS_ioctl, 0, &[equal(1, libc::FIONREAD as u32)]),
+    (
+        libc::SYS_ioctl,
+        0,
+        &[Condition::equal(1, libc::FIONREAD as u32)],
+    ),
 ];
 
 /// What the rules of these filters carry, so that their stops can be told from others.

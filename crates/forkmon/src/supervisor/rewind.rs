@@ -16,7 +16,7 @@ use timeline::CheckpointId;
 impl Supervisor<'_> {
     /// Undoes what came after a checkpoint and lets a copy of it run. A guest that a
     /// signal had stopped goes on, unless it `stays_stopped`.
-    pub(super) fn resume_from(
+    fn resume_from(
         &mut self,
         id: CheckpointId,
         stays_stopped: bool,
@@ -51,6 +51,37 @@ impl Supervisor<'_> {
         let reads = (reading.seen, reading.reads_script);
         self.resumed(resumed, checkpoint.guest_time, reads, stays_stopped);
         Ok((checkpoint.guest_time, checkpoint.path))
+    }
+
+    /// The same, with a message and an event that say so; how much of the guest's time
+    /// was kept.
+    pub(super) fn resume_and_tell(
+        &mut self,
+        id: CheckpointId,
+        stays_stopped: bool,
+        paths: &[&Path],
+        reason: Reason,
+        began: Instant,
+    ) -> Result<Duration, Reason> {
+        let (kept, before) = self.resume_from(id, stays_stopped)?;
+        let latency = began.elapsed();
+        let checkpoint = u64::from(id.0);
+        self.emit(&Event::Resume {
+            from: Some(checkpoint),
+            path: paths.first().map(|path| (*path).to_owned()),
+            kept_ms: kept,
+            latency_ms: latency,
+            reason,
+        });
+        let outcome = Outcome::Resumed {
+            before: before.as_deref(),
+            checkpoint,
+            kept,
+            latency,
+        };
+        self.messages.changed(paths, outcome);
+        self.output.show();
+        Ok(kept)
     }
 
     /// Gets the copy ready that a checkpoint's next resume goes on with. No other
