@@ -178,6 +178,13 @@ pub const PROJECTS: &[Definition] = &[
         )
     },
     Definition {
+        optional: &[
+            ("local.mk", "MARK := local @7@\n"),
+            ("src/four.txt", "four @4@\n"),
+        ],
+        ..Definition::new("make", &["make"], &["make", "dash"], "config.mk")
+    },
+    Definition {
         rewritten: &[
             "data/place.txt",
             "data/rename.txt",

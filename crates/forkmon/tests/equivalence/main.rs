@@ -86,6 +86,7 @@ projects! {
     pdflatex,
     threads,
     pipeline,
+    make,
     rewriter,
     script,
     stream,

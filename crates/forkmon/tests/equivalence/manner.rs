@@ -24,13 +24,10 @@ impl Manner {
         let name = project.definition.name.bytes().map(u64::from);
         // Another one than that of the steps, and than that of other projects.
         let mut rng = Rng::with_seed(seed.wrapping_mul(1000).wrapping_add(name.sum()));
-        let mut options = Vec::new();
+        // Messages would stand between the guest's lines.
+        let mut options = vec!["--quiet"];
         let mut often = |tenths: u32| rng.u32(0..10) < tenths;
         let joined = often(3);
-        if joined {
-            // Messages would stand between the guest's lines.
-            options.push("--quiet");
-        }
         // What a checkpoint costs is measured in real time, which others on the
         // machine make longer: with this, the next one is always allowed.
         let generous = often(8);
@@ -39,6 +36,10 @@ impl Manner {
         }
         if often(2) {
             options.push("--within-file=off");
+        }
+        if often(1) {
+            // A dropped run is asked to end, and may do something about it.
+            options.push("--stop-signal=TERM");
         }
         if often(2) {
             options.push("--delay=0ms");

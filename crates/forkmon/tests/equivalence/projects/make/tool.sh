@@ -1,0 +1,2 @@
+wc -l < "$1"
+echo tool @3@
