@@ -66,6 +66,7 @@ Examples:
   forkmon ctl resume $id               Go back there, as often as you like
   forkmon ctl wait                     In a script: save a file, then see what came of it
   forkmon ctl status --json            For other programs
+  forkmon ctl journal                  Where to find what a rewind took away
 
 Exit status: 0 done, 1 refused, 2 wrong usage, or no forkmon found or more than one,
 3 connection lost.";
@@ -149,7 +150,7 @@ enum Word {
     Run(Box<RunArgs>),
     /// Ask a running forkmon for a checkpoint, a resume, a restart, its state, its end
     #[command(
-        override_usage = "forkmon ctl [--socket PATH] checkpoint | resume [ID] | restart | wait | status [--json] | quit",
+        override_usage = "forkmon ctl [--socket PATH] checkpoint | resume [ID] | restart | wait | status [--json] | journal [--json] | quit",
         after_help = CTL_AFTER_HELP
     )]
     Ctl(CtlArgs),
@@ -159,6 +160,16 @@ enum Word {
     Guardian,
     #[command(name = "__demo-guest", hide = true)]
     DemoGuest(DemoGuestArgs),
+}
+
+/// What becomes of what the guest did to files when it goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Effects {
+    /// It is undone back to the checkpoint, or to the start
+    #[default]
+    Undo,
+    /// It stays
+    Keep,
 }
 
 /// What to do about the guest's connections to others.
@@ -293,6 +304,28 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Checkpoints")]
     pub max_memory: Option<u64>,
 
+    /// What becomes of files that a dropped run has changed [default: undo]
+    ///
+    /// With undo they are put back as they were at the checkpoint, or before the first
+    /// run, except what somebody else has changed since. With keep they stay as the
+    /// dropped run left them, so that a resumed command may find its own files there;
+    /// nothing of them is copied.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        hide_possible_values = false,
+        help_heading = "Effects"
+    )]
+    pub effects: Option<Effects>,
+
+    /// How much of files may be copied in order to undo, as in 4GiB [default: 1GiB]
+    ///
+    /// In all. What does not fit cannot be undone, so that the checkpoints before it are
+    /// not used.
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Effects")]
+    pub journal_limit: Option<u64>,
+
     /// Where the command's output goes [default: live]
     ///
     /// With live the command writes straight to forkmon's standard output and
@@ -423,6 +456,12 @@ pub enum CtlAction {
     Wait,
     /// Show what runs, and the checkpoints
     Status {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the files that rewinds have taken away or written over, and where they lie
+    Journal {
         /// As one JSON object
         #[arg(long)]
         json: bool,

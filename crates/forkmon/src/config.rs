@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::{OnConnection, Precision, RunArgs, WithinFile};
+use crate::cli::{Effects, OnConnection, Precision, RunArgs, WithinFile};
 use crate::input;
 use crate::keys::When;
 use crate::messages::Color;
@@ -21,6 +21,7 @@ const DEFAULT_DELAY: Duration = Duration::from_millis(5);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_BUDGET: f64 = 0.05;
 const DEFAULT_MAX_CHECKPOINTS: usize = 32;
+const DEFAULT_JOURNAL_LIMIT: u64 = 1 << 30;
 const DEFAULT_OUTPUT_LIMIT: u64 = 16 << 20;
 
 /// All that a run of forkmon needs to know from the person who started it.
@@ -63,6 +64,12 @@ pub struct Config {
     /// `$XDG_RUNTIME_DIR`, where the socket's own place is if this folder is
     /// private.
     pub runtime_dir: Option<PathBuf>,
+    /// What becomes of what a dropped run did to files.
+    pub effects: Effects,
+    /// The most bytes of files that are copied in order to undo.
+    pub journal_limit: u64,
+    /// `$XDG_STATE_HOME`, where files lie that may be somebody's and have no place.
+    pub state_dir: Option<PathBuf>,
     /// What becomes of the guest's connections to others.
     pub on_connection: OnConnection,
     /// Where the guest's input comes from, if something was said.
@@ -92,6 +99,8 @@ pub struct Environment {
     pub home: Option<PathBuf>,
     /// `$XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
+    /// `$XDG_STATE_HOME`, or what it is by default.
+    pub state_dir: Option<PathBuf>,
     /// Main memory of the machine, in bytes.
     pub memory: u64,
     /// `FORKMON_FILTER`
@@ -119,6 +128,10 @@ impl Environment {
             cwd: std::env::current_dir()
                 .context("cannot find the working folder; was it removed? `cd` to another")?,
             pwd: set("PWD").map(PathBuf::from),
+            state_dir: set("XDG_STATE_HOME")
+                .map(PathBuf::from)
+                .or_else(|| Some(std::env::home_dir()?.join(".local/state")))
+                .filter(|folder| folder.is_absolute()),
             home: std::env::home_dir(),
             runtime_dir: set("XDG_RUNTIME_DIR").map(PathBuf::from),
             // The kernel's types differ between architectures.
@@ -177,6 +190,9 @@ impl Config {
                 .as_deref()
                 .map(|socket| environment.cwd.join(socket)),
             runtime_dir: environment.runtime_dir.clone(),
+            effects: typed.effects.unwrap_or_default(),
+            journal_limit: typed.journal_limit.unwrap_or(DEFAULT_JOURNAL_LIMIT),
+            state_dir: environment.state_dir.clone(),
             on_connection: typed.on_connection.unwrap_or_default(),
             stdin: match typed.stdin {
                 // Nobody goes back in a run that nobody watches.

@@ -13,11 +13,12 @@
 //! nothing that a client sends or fails to send blocks forkmon or other clients.
 
 pub mod client;
+pub mod journal;
 pub mod place;
 pub mod protocol;
 pub mod server;
 pub mod table;
 
 pub use place::Place;
-pub use protocol::{Asked, CheckpointStatus, Reply, Request, Status};
+pub use protocol::{Asked, CheckpointStatus, JournalItem, Reply, Request, Status};
 pub use server::Server;

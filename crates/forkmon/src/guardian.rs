@@ -20,7 +20,8 @@
 //!
 //! What it removes is only ever a folder with a name like forkmon's stores that
 //! belongs to the same user, reached without following a symbolic link at the end
-//! of the path or below it; or a socket of this user alone that nobody listens to.
+//! of the path or below it; or a socket of this user alone that nobody listens to; or an
+//! empty folder: the one where files lie that may be somebody's stays with them.
 //! It also puts the terminal's modes back, if they are still those that forkmon
 //! had set to read keys.
 
@@ -39,10 +40,13 @@ use crate::keys::Memo;
 use crate::sys;
 
 /// How the name of a folder begins that the guardian may remove.
-pub const STORE_PREFIX: &str = ".forkmon-";
+pub const STORE_PREFIX: &str = journal::FOLDER_PREFIX;
 
 /// How a message begins that is no path.
 const TERMINAL: &str = "terminal:";
+
+/// How a path begins that is removed only if nothing is in it.
+const IF_EMPTY: &str = "if-empty:";
 
 /// How often a removal is tried: a guest that is being killed may still add a
 /// file to a folder that was just emptied.
@@ -88,14 +92,17 @@ impl Guardian {
     ///
     /// When the path is not absolute, or the guardian is gone.
     pub fn keep_in_mind(&mut self, path: &Path) -> io::Result<()> {
-        let bytes = path.as_os_str().as_bytes();
-        if !path.is_absolute() || bytes.contains(&0) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} is not an absolute path", path.display()),
-            ));
-        }
-        self.tell(bytes.to_vec())
+        self.tell(checked(path)?.to_vec())
+    }
+
+    /// Has the folder `path` removed when forkmon is gone, if nothing is in it. To be
+    /// called before it is created.
+    ///
+    /// # Errors
+    ///
+    /// As [`keep_in_mind`](Self::keep_in_mind).
+    pub fn keep_if_not_empty(&mut self, path: &Path) -> io::Result<()> {
+        self.tell([IF_EMPTY.as_bytes(), checked(path)?].concat())
     }
 
     /// Has the terminal put back when forkmon is gone. To be called before its
@@ -124,6 +131,17 @@ impl Guardian {
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
+}
+
+fn checked(path: &Path) -> io::Result<&[u8]> {
+    let bytes = path.as_os_str().as_bytes();
+    if path.is_absolute() && !bytes.contains(&0) {
+        return Ok(bytes);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("{} is not an absolute path", path.display()),
+    ))
 }
 
 impl Drop for Guardian {
@@ -162,6 +180,10 @@ pub fn serve() -> anyhow::Result<u8> {
         }
     }
     for message in complete_messages(&received) {
+        if let Some(path) = message.as_bytes().strip_prefix(IF_EMPTY.as_bytes()) {
+            remove_if_empty(Path::new(OsStr::from_bytes(path)));
+            continue;
+        }
         let path = Path::new(message);
         if path.is_absolute() {
             remove_store(path);
@@ -187,6 +209,19 @@ fn split_store_path(store: &Path) -> Option<(&Path, &OsStr)> {
     let parent = store.parent()?;
     (store.is_absolute() && is_store && !store.as_os_str().as_bytes().contains(&0))
         .then_some((parent, name))
+}
+
+/// Removes a folder, and forkmon's own one that it is in, as far as nothing is in them.
+fn remove_if_empty(folder: &Path) {
+    if folder.is_absolute() && std::fs::remove_dir(folder).is_ok() {
+        let own = folder
+            .parent()
+            .filter(|parent| parent.file_name() == Some(OsStr::new("forkmon")));
+        if let Some(own) = own {
+            // It fails while another forkmon has something there.
+            let _ = std::fs::remove_dir(own);
+        }
+    }
 }
 
 fn remove_store(store: &Path) {

@@ -426,7 +426,11 @@ fn tell_answers(answers: &Receiver<Receiver<Reply>>, messages: &Messages) {
                 }
             }
             Ok(
-                Reply::Resumed { .. } | Reply::Restarted | Reply::Settled { .. } | Reply::Quitting,
+                Reply::Resumed { .. }
+                | Reply::Restarted
+                | Reply::Settled { .. }
+                | Reply::Journal { .. }
+                | Reply::Quitting,
             ) => {}
             // Forkmon ends.
             Err(_) => return,

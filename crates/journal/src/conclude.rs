@@ -3,9 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::attributes::Attributes;
+use crate::entry::{Change, Naming};
 use crate::file::{FileId, Look, open_path};
-use crate::journal::{Change, Journal};
-use crate::prepare::{Making, Pending};
+use crate::journal::Journal;
+use crate::prepare::{Making, OldAttributes, Pending};
 use crate::{Obstacle, Unjournaled, Why};
 
 impl Journal {
@@ -22,26 +24,32 @@ impl Journal {
             Pending::Beyond {
                 unjournaled,
                 writes,
+                only_attributes,
             } => {
                 if let Some((id, opens)) = writes {
                     self.conclude_write(id, opens, None, succeeded);
                 }
                 if succeeded {
-                    self.push_beyond(unjournaled);
+                    self.push_beyond(unjournaled, only_attributes);
                 }
                 Ok(())
             }
             Pending::Make { path, by } if succeeded => self.conclude_make(path, by),
-            Pending::Write { id, opens, change } => {
+            Pending::Write {
+                path,
+                id,
+                opens,
+                change,
+            } => {
                 self.conclude_write(id, opens, change.filter(|_| succeeded), succeeded);
+                if succeeded && !self.undoes {
+                    self.names.insert(path, Some(id));
+                }
                 Ok(())
             }
-            Pending::Names(change) if succeeded => {
-                self.conclude_names(change);
-                Ok(())
-            }
-            // What was saved for it goes as it is dropped.
-            Pending::Make { .. } | Pending::Names(_) => Ok(()),
+            Pending::Names { change, lent } => self.conclude_names(change, lent, succeeded),
+            Pending::Attributes(old) => self.conclude_attributes(*old, succeeded),
+            Pending::Make { .. } => Ok(()),
         }
     }
 
@@ -68,8 +76,13 @@ impl Journal {
             return Ok(());
         };
         let current = self.current;
+        let mut naming = Naming::New;
         match by {
-            Making::Link(id) if id != look.id => return Err(Obstacle::Unexpected.at(path)),
+            Making::Link { id, .. } if id != look.id => {
+                return Err(Obstacle::Unexpected.at(path));
+            }
+            Making::Link { first: true, .. } => naming = Naming::First,
+            Making::Link { first: false, .. } => naming = Naming::Another,
             Making::Open if !look.is_regular() => return Ok(()),
             Making::Open => {
                 let known = self.provenance.get(look.id).is_some();
@@ -92,7 +105,7 @@ impl Journal {
                 let file = self.provenance.track(look.id, &fd, path.parent());
                 file.birth = Some(current);
             }
-            Making::Link(_) | Making::Other => {}
+            Making::Other => {}
         }
         let unwatched = self
             .provenance
@@ -102,7 +115,7 @@ impl Journal {
             path: path.clone(),
             id: look.id,
             kind: look.kind,
-            linked: matches!(by, Making::Link(_)),
+            naming,
         });
         match unwatched {
             Some(why) if by == Making::Open => Err(Obstacle::Unwatched(why).at(path)),
@@ -110,17 +123,90 @@ impl Journal {
         }
     }
 
-    fn conclude_names(&mut self, change: Change) {
+    /// The guest has opened a new file that has no name (`O_TMPFILE`), and it is stopped
+    /// after that. `fd_path` is `/proc/PID/fd/N`. It may get a name later.
+    pub fn opened_nameless(&mut self, fd_path: &Path) {
+        let Ok(handle) = open_path(fd_path, true) else {
+            return;
+        };
+        let Ok(look) = Look::of(&handle) else {
+            return;
+        };
+        if look.is_regular() {
+            let file = self.provenance.track(look.id, &handle, None);
+            file.owed += 1;
+            file.birth.get_or_insert(self.current);
+        }
+    }
+
+    fn conclude_names(
+        &mut self,
+        change: Change,
+        lent: Option<FileId>,
+        succeeded: bool,
+    ) -> Result<(), Unjournaled> {
         let there = |path: &Path| Look::at(path, false).ok().flatten().map(|look| look.id);
         // A task that died in its call leaves open whether the call was made.
         let happened = match &change {
-            Change::Removed { path, id, .. } => there(path) != Some(*id),
-            Change::Renamed { from, id, .. } => there(from) != Some(*id),
-            Change::Exchanged { a, .. } => there(&a.0) != Some(a.1),
-            Change::Made { .. } | Change::Content { .. } | Change::Beyond(..) => true,
+            Change::Removed { path, id, .. } => there(path) != Some(lent.unwrap_or(*id)),
+            Change::Renamed { from, moved, .. } => there(from) != Some(moved.id),
+            Change::Exchanged { a, .. } => there(&a.0) != Some(a.1.id),
+            _ => true,
         };
-        if happened {
+        if happened && succeeded {
             self.push(change);
+            return Ok(());
         }
+        let back = match (lent, change) {
+            (Some(_), Change::Removed { path, saved, .. }) => saved.map(|saved| (path, saved)),
+            (Some(_), Change::Renamed { to, replaced, .. }) => replaced
+                .and_then(|(_, saved)| saved)
+                .map(|saved| (to, saved)),
+            // What was saved for it goes as it is dropped.
+            _ => None,
+        };
+        match back {
+            Some((path, saved)) => self
+                .take_twin_back(&path, saved)
+                .map_err(|why| why.at(path)),
+            None => Ok(()),
+        }
+    }
+
+    fn conclude_attributes(
+        &mut self,
+        old: OldAttributes,
+        succeeded: bool,
+    ) -> Result<(), Unjournaled> {
+        let OldAttributes {
+            path,
+            id,
+            handle,
+            named,
+            before,
+        } = old;
+        if let Some(file) = self.provenance.get_mut(id) {
+            file.calls = file.calls.saturating_sub(1);
+        }
+        let Some(before) = before.filter(|_| succeeded) else {
+            return Ok(());
+        };
+        let after = match Attributes::of(&handle) {
+            Ok(after) => after,
+            Err(cause) => {
+                let why = Obstacle::io("read its attributes", cause);
+                return Err(self.unjournaled(why, path, id));
+            }
+        };
+        if !before.are(&after) {
+            self.push(Change::Attributes {
+                path,
+                id,
+                before: Box::new(before),
+                after: Box::new(after),
+                pin: (!named).then_some(handle),
+            });
+        }
+        Ok(())
     }
 }

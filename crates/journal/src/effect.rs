@@ -17,7 +17,8 @@ pub struct Mark(pub(crate) u64);
 #[derive(Clone, Eq, PartialEq, Debug)]
 #[non_exhaustive]
 pub enum Effect {
-    /// An open for writing in any form, `creat` too.
+    /// An open for writing in any form, `creat` too. Whether it truncates or appends
+    /// makes no difference: `F_SETFL` clears `O_APPEND`.
     OpenWrite {
         /// The file.
         path: PathBuf,
@@ -25,10 +26,6 @@ pub enum Effect {
         create: bool,
         /// `O_EXCL`
         exclusive: bool,
-        /// `O_TRUNC`
-        truncate: bool,
-        /// `O_APPEND`. Saved as any other write, since `F_SETFL` can clear it.
-        append: bool,
         /// Whether the last component is followed if it is a symbolic link (no
         /// `O_NOFOLLOW`).
         follow: bool,
@@ -47,6 +44,8 @@ pub enum Effect {
     RemoveFolder {
         /// The folder.
         path: PathBuf,
+        /// Whether a process of the guest has it open, or as its working folder.
+        in_use: bool,
     },
     /// `rename` in any form.
     Rename {
@@ -58,6 +57,9 @@ pub enum Effect {
         no_replace: bool,
         /// `RENAME_EXCHANGE`
         exchange: bool,
+        /// Whether a process of the guest has a folder at the new name open, or as its
+        /// working folder.
+        in_use: bool,
     },
     /// `mkdir`
     MakeFolder {
@@ -66,10 +68,12 @@ pub enum Effect {
     },
     /// `link`
     Link {
-        /// The existing name.
+        /// The existing name, or the `/proc/PID/fd/N` of a file that may have none.
         from: PathBuf,
         /// The new name.
         to: PathBuf,
+        /// Whether `from` is followed if it is a symbolic link, of `/proc` or another.
+        follow: bool,
     },
     /// `symlink`
     SymbolicLink {
@@ -81,8 +85,17 @@ pub enum Effect {
         /// The new name.
         path: PathBuf,
     },
-    /// A change of anything else: `chmod`, `chown`, `utimes`, `setxattr`, … It can be
-    /// undone only together with the creation of the file.
+    /// `chmod`, `chown`, `utimes`, `setxattr` in any form.
+    Attributes {
+        /// The file, or the `/proc/PID/fd/N` of one.
+        path: PathBuf,
+        /// Whether the last component is followed if it is a symbolic link.
+        follow: bool,
+        /// Whether it is about extended attributes.
+        extended: bool,
+    },
+    /// A change of anything else, as of an inode's flags (`chattr`). It can be undone
+    /// only together with the creation of the file.
     Other {
         /// What it changes, if known.
         path: Option<PathBuf>,
@@ -108,20 +121,32 @@ pub struct Unjournaled {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Obstacle {
-    /// A folder that was there before.
-    #[error("a folder that was there before cannot be put back yet")]
-    Folder,
-    /// Modes, owners, times or attributes of a file that was there before.
-    #[error("{0} of a file that was there before cannot be put back yet")]
+    /// A folder that the guest itself has open or works in.
+    #[error("the program has this folder open or works in it")]
+    InUse,
+    /// A folder with very much in it was moved.
+    #[error("there are more than {most} names in the folder")]
+    TooManyNames {
+        /// So many are looked at.
+        most: usize,
+    },
+    /// Something like a file's flags.
+    #[error("{0} of a file that was there before cannot be put back")]
     Other(&'static str),
-    /// Its copy would be too large.
-    #[error("the file has {size} bytes and at most {limit} are saved")]
+    /// Nobody can tell what an extended attribute was.
+    #[error("it has extended attributes that cannot be read")]
+    Unreadable,
+    /// There is no room for its copy.
+    #[error("its {size} bytes do not fit into the {limit} that may be copied in all")]
     TooLarge {
         /// Of the file, in bytes.
         size: u64,
         /// The option that was exceeded, in bytes.
         limit: u64,
     },
+    /// It would have to be copied at every checkpoint.
+    #[error("copying it at each checkpoint takes too long")]
+    TooLong,
     /// No place on the file's mount takes hard links, exchanges and new folders.
     #[error("no folder on its mount can hold the journal")]
     NoStore,
@@ -211,11 +236,14 @@ pub enum Why {
     /// Another process has it open for writing.
     #[error("another process has it open for writing")]
     Open,
+    /// Its mode, owner or attributes are neither as the guest left them nor as they were.
+    #[error("somebody else has changed its {0}")]
+    Changed(&'static str),
     /// The last name of a file that the guest did not make.
     #[error("it is the last name of a file that was there before")]
     LastName,
     /// Somebody else made a new file while this one was being checked: both are kept.
-    #[error("somebody else has put another file at {}", taken.display())]
+    #[error("somebody else has put another file at {} meanwhile", taken.display())]
     Displaced {
         /// The name that it had.
         taken: PathBuf,

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, Timespec};
 use rustix::io::Errno;
@@ -27,6 +28,12 @@ impl FileId {
     pub(crate) fn is(&self, device: u64, inode: u64) -> bool {
         let device = (rustix::fs::major(device), rustix::fs::minor(device));
         (self.device, self.inode) == (device, inode)
+    }
+
+    /// `st_dev` and `st_ino`.
+    pub(crate) fn numbers(&self) -> (u64, u64) {
+        let (major, minor) = self.device;
+        (rustix::fs::makedev(major, minor), self.inode)
     }
 }
 
@@ -84,6 +91,17 @@ impl Look {
             && self.size == other.size
             && self.modified == other.modified
             && self.changed == other.changed
+    }
+
+    /// Whether a change after `now` would show in its times, which are only as fine as
+    /// the kernel's clock tick (less than `settle`).
+    pub(crate) fn is_settled(&self, now: SystemTime, settle: Duration) -> bool {
+        let since = u64::try_from(self.changed.tv_sec).ok().and_then(|seconds| {
+            let nanos = u32::try_from(self.changed.tv_nsec).ok()?;
+            let at = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+            now.duration_since(at).ok()
+        });
+        since.is_some_and(|since| since >= settle)
     }
 }
 
@@ -184,7 +202,8 @@ pub(crate) fn proc_path(fd: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
-fn real_path(fd: &OwnedFd) -> io::Result<PathBuf> {
+/// The name of an open file, as the kernel knows it.
+pub(crate) fn real_path(fd: &OwnedFd) -> io::Result<PathBuf> {
     let link = rustix::fs::readlink(proc_path(fd), Vec::new())?;
     let path = PathBuf::from(OsString::from_vec(link.into_bytes()));
     if path.is_absolute() {

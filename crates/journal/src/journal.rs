@@ -1,184 +1,66 @@
 //! The journal itself: the log of what would undo each effect, the marks in it, and
 //! the two calls around each effect that write it. Undoing is in `undo`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::FileType;
-
-use crate::file::{FileId, Look, Place, locate, open_path, proc_path};
+use crate::entry::{Change, Entry};
+use crate::file::{FileId, Look};
 use crate::prepare::{Pending, Prepared};
 use crate::provenance::Provenance;
-use crate::store::{Copy, OnStore, Saved, Stores};
-use crate::{Effect, Mark, Obstacle, Unjournaled, Why};
+use crate::shelf::Shelf;
+use crate::store::{NewFolder, OnFolder, Room, Stores};
+use crate::{Effect, Mark, Obstacle, OwnAttributes, Unjournaled};
 
 /// What a journal may do.
 pub struct Options {
-    /// The most bytes that are copied of a file that the guest has open for writing
-    /// at a checkpoint, or opens without truncating it.
+    /// Whether effects are undone. If not, nothing is saved, and all that is known is
+    /// what the guest changed.
+    pub undo: bool,
+    /// The most bytes that all copies together have, in files that share their blocks
+    /// with others too.
+    pub limit: u64,
+    /// The most bytes of one file that are copied again and again, at each checkpoint
+    /// and before each new name, where the file system cannot share blocks.
     pub hold_limit: u64,
-    /// The most bytes that are copied of a file that is truncated.
-    pub save_limit: u64,
     /// A copy is used again for an unchanged file only if the file's last change was
     /// this much older than the copy: a file's times are as coarse as a clock tick.
     pub settle: Duration,
-    /// Folders that are tried first for the store, if they lie on the right mount.
+    /// Folders that are tried first for what goes with the journal, if they lie on the
+    /// right mount.
     pub places: Vec<PathBuf>,
-    /// Called with the path of each store just before it is made, so that somebody
-    /// else can remove it should this process be killed.
-    pub on_store: Box<dyn FnMut(&Path) + Send>,
+    /// Folders that are tried first for what outlives it; they are made if need be.
+    pub lasting_places: Vec<PathBuf>,
+    /// Called with each folder just before it is made, so that somebody else can
+    /// remove it should this process be killed.
+    pub on_folder: Box<dyn FnMut(NewFolder<'_>) + Send>,
 }
 
 impl Default for Options {
     fn default() -> Options {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         Options {
+            undo: true,
+            limit: 1 << 30,
             hold_limit: 64 << 20,
-            save_limit: 1 << 30,
             settle: Duration::from_millis(20),
             places: runtime.into_iter().chain([std::env::temp_dir()]).collect(),
-            on_store: Box::new(|_| ()),
+            lasting_places: Vec::new(),
+            on_folder: Box::new(|_| ()),
         }
-    }
-}
-
-/// One effect that happened, and how it is undone.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    /// The mark it came after.
-    pub(crate) mark: Mark,
-    pub(crate) change: Change,
-    /// Set when somebody else's change came after it and the guest's next one on
-    /// top: what it saved is not what was there last.
-    pub(crate) lost: Option<Why>,
-}
-
-#[derive(Debug)]
-pub(crate) enum Change {
-    /// A name was made. `linked`: it is one more name of an existing file.
-    Made {
-        path: PathBuf,
-        id: FileId,
-        kind: FileType,
-        linked: bool,
-    },
-    /// Bytes may have been overwritten or cut. `pin`: the inode, where it may have
-    /// no name. `mapped`: it may change without its times changing. `held`: saved at
-    /// the mark itself, so that it is needed for as long as the mark is.
-    Content {
-        path: PathBuf,
-        id: FileId,
-        copy: Arc<Copy>,
-        pin: Option<Arc<OwnedFd>>,
-        mapped: bool,
-        held: bool,
-    },
-    /// A name was removed. Nothing is saved of what the guest made after the
-    /// latest mark: every undo that comes here removes it anyway.
-    Removed {
-        path: PathBuf,
-        id: FileId,
-        saved: Option<Saved>,
-    },
-    /// A name was changed, perhaps over another one.
-    Renamed {
-        from: PathBuf,
-        to: PathBuf,
-        id: FileId,
-        kind: FileType,
-        replaced: Option<(FileId, Option<Saved>)>,
-    },
-    /// Two names were exchanged; the ids are those before.
-    Exchanged {
-        a: (PathBuf, FileId),
-        b: (PathBuf, FileId),
-    },
-    /// Something that cannot be undone, and what it left there.
-    Beyond(Unjournaled, Option<FileId>),
-}
-
-impl Entry {
-    /// A copy that was taken at a mark, once more: undoing to that mark keeps it, since
-    /// the next run writes through the same descriptions.
-    pub(crate) fn kept_at(&self, mark: Mark) -> Option<(FileId, Entry)> {
-        match &self.change {
-            Change::Content {
-                path,
-                id,
-                copy,
-                pin,
-                mapped,
-                held: true,
-            } if self.mark == mark && self.lost.is_none() => {
-                let change = Change::Content {
-                    path: path.clone(),
-                    id: *id,
-                    copy: copy.clone(),
-                    pin: pin.clone(),
-                    mapped: *mapped,
-                    held: true,
-                };
-                let entry = Entry {
-                    mark,
-                    change,
-                    lost: None,
-                };
-                Some((*id, entry))
-            }
-            _ => None,
-        }
-    }
-}
-
-impl Change {
-    /// The inodes whose bytes or names it is about.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = FileId> {
-        let (first, second) = match self {
-            Change::Made { id, .. } | Change::Content { id, .. } | Change::Removed { id, .. } => {
-                (Some(*id), None)
-            }
-            Change::Renamed { id, replaced, .. } => {
-                (Some(*id), replaced.as_ref().map(|(id, _)| *id))
-            }
-            Change::Exchanged { a, b } => (Some(a.1), Some(b.1)),
-            Change::Beyond(_, id) => (*id, None),
-        };
-        first.into_iter().chain(second)
-    }
-
-    /// What it left under which names (`None`: nothing).
-    fn names(&self) -> impl Iterator<Item = (&PathBuf, Option<FileId>)> {
-        let (first, second) = match self {
-            Change::Made { path, id, .. } | Change::Content { path, id, .. } => {
-                (Some((path, Some(*id))), None)
-            }
-            Change::Removed { path, .. } => (Some((path, None)), None),
-            Change::Renamed { from, to, id, .. } => (Some((from, None)), Some((to, Some(*id)))),
-            Change::Exchanged { a, b } => (Some((&a.0, Some(b.1))), Some((&b.0, Some(a.1)))),
-            // A new mode or time leaves what lies under the name as it was.
-            Change::Beyond(
-                Unjournaled {
-                    why: Obstacle::Other(_),
-                    ..
-                },
-                _,
-            ) => (None, None),
-            Change::Beyond(unjournaled, id) => (Some((&unjournaled.path, *id)), None),
-        };
-        first.into_iter().chain(second)
     }
 }
 
 /// Records what undoes a guest's file effects, and undoes them. See the crate's
 /// documentation for the rules.
 pub struct Journal {
+    pub(crate) undoes: bool,
     pub(crate) hold_limit: u64,
-    pub(crate) save_limit: u64,
     pub(crate) settle: Duration,
+    pub(crate) room: Arc<Room>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) current: Mark,
     last: Mark,
@@ -190,7 +72,12 @@ pub struct Journal {
     /// What the guest left under each name that it changed.
     pub(crate) names: HashMap<PathBuf, Option<FileId>>,
     /// The same for what `forget_before` took out of the log.
-    old_names: HashMap<PathBuf, Option<FileId>>,
+    pub(crate) old_names: HashMap<PathBuf, Option<FileId>>,
+    /// What the guest did to modes and times of files whose bytes are not its own.
+    pub(crate) own_attributes: HashMap<FileId, OwnAttributes>,
+    /// Files that an undo has put back, whose times of change are our doing.
+    pub(crate) put_back: HashSet<FileId>,
+    pub(crate) shelf: Shelf,
     // Last, so that what lies in the stores goes first.
     pub(crate) stores: Stores,
 }
@@ -200,17 +87,20 @@ impl Journal {
     #[must_use]
     pub fn new(options: Options) -> Journal {
         let Options {
+            undo,
+            limit,
             hold_limit,
-            save_limit,
             settle,
             places,
-            on_store,
+            lasting_places,
+            on_folder,
         } = options;
-        let on_store: OnStore = on_store;
+        let on_folder: OnFolder = on_folder;
         Journal {
+            undoes: undo,
             hold_limit,
-            save_limit,
             settle,
+            room: Room::new(limit),
             entries: Vec::new(),
             current: Mark(0),
             last: Mark(0),
@@ -219,7 +109,10 @@ impl Journal {
             folders: HashMap::new(),
             names: HashMap::new(),
             old_names: HashMap::new(),
-            stores: Stores::new(places, on_store),
+            own_attributes: HashMap::new(),
+            put_back: HashSet::new(),
+            shelf: Shelf::default(),
+            stores: Stores::new(places, lasting_places, on_folder),
         }
     }
 
@@ -253,11 +146,12 @@ impl Journal {
             return Ok(());
         }
         self.provenance.drain();
+        let only_attributes = matches!(prepared.pending, Pending::Attributes(_));
         let done = self.conclude(prepared.pending, succeeded);
         if let Err(unjournaled) = &done {
-            self.push_beyond(unjournaled.clone());
+            self.push_beyond(unjournaled.clone(), only_attributes);
         }
-        done
+        self.if_undoing(done)
     }
 
     /// The guest was killed in the middle of a call: whether it took effect only its
@@ -270,6 +164,7 @@ impl Journal {
             return Ok(());
         }
         self.provenance.drain();
+        let only_attributes = matches!(prepared.pending, Pending::Attributes(_));
         match self.conclude(prepared.pending, true) {
             // It would have failed, had it come that far.
             Err(Unjournaled {
@@ -277,11 +172,16 @@ impl Journal {
                 ..
             }) => Ok(()),
             Err(unjournaled) => {
-                self.push_beyond(unjournaled.clone());
-                Err(unjournaled)
+                self.push_beyond(unjournaled.clone(), only_attributes);
+                self.if_undoing(Err(unjournaled))
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Where nothing is undone, nothing is in the way of it.
+    pub(crate) fn if_undoing(&self, done: Result<(), Unjournaled>) -> Result<(), Unjournaled> {
+        done.or_else(|why| if self.undoes { Err(why) } else { Ok(()) })
     }
 
     /// The image of a mark does not hold one open file description of a file
@@ -302,245 +202,60 @@ impl Journal {
         self.provenance.owe(|id| id.is(device, inode));
     }
 
+    /// No image holds a file (`st_dev`, `st_ino`) open any more, as far as it was open
+    /// for writing at its mark.
+    pub fn released(&mut self, device: u64, inode: u64) {
+        for owed in self.marks.values_mut() {
+            owed.retain(|id, _| !id.is(device, inode));
+        }
+    }
+
+    /// The files (`st_dev`, `st_ino`) whose bytes an undo to a mark puts back. If no
+    /// image has one of them open meanwhile, everybody can be kept out of it. Those are
+    /// left out that images have mapped.
+    #[must_use]
+    pub fn to_restore(&self, mark: Mark) -> Vec<(u64, u64)> {
+        let first = self.entries.partition_point(|entry| entry.mark < mark);
+        let contents = |entries: &[Entry], is: fn(bool) -> bool| -> BTreeSet<FileId> {
+            let ids = entries.iter().filter_map(|entry| match &entry.change {
+                Change::Content {
+                    id, mapped, held, ..
+                } => is(*mapped && *held).then_some(*id),
+                _ => None,
+            });
+            ids.collect()
+        };
+        let mapped = contents(&self.entries, |mapped| mapped);
+        let restored = contents(&self.entries[first..], |_| true);
+        restored.difference(&mapped).map(FileId::numbers).collect()
+    }
+
     pub(crate) fn push(&mut self, change: Change) {
         for (path, id) in change.names() {
             self.names.insert(path.clone(), id);
         }
-        self.entries.push(Entry {
-            mark: self.current,
-            change,
-            lost: None,
-        });
-    }
-
-    pub(crate) fn push_beyond(&mut self, unjournaled: Unjournaled) {
-        let look = Look::at(&unjournaled.path, false).ok().flatten();
-        self.push(Change::Beyond(unjournaled, look.map(|look| look.id)));
-    }
-
-    /// At a checkpoint, right after [`Journal::mark`]: saves the length and bytes of a
-    /// regular file that the guest opened for writing, since writes through it are not
-    /// seen. Undoing to this mark puts them back into the same inode. Not for files
-    /// that the guest inherited.
-    ///
-    /// `fd_path` is `/proc/PID/fd/N` (or a file in `map_files`), `path` the file's name,
-    /// `mapped` whether the guest has the file mapped shared and writable by any
-    /// descriptor: its times do not tell of writes through memory, so that it is always
-    /// copied anew.
-    ///
-    /// # Errors
-    /// When it is too large or cannot be copied: the checkpoint is not usable.
-    pub fn hold(
-        &mut self,
-        mark: Mark,
-        fd_path: &Path,
-        path: &Path,
-        mapped: bool,
-    ) -> Result<(), Unjournaled> {
-        self.try_hold(mark, fd_path, path, mapped)
-            .map_err(|why| why.at(path))
-    }
-
-    fn try_hold(
-        &mut self,
-        mark: Mark,
-        fd_path: &Path,
-        path: &Path,
-        mapped: bool,
-    ) -> Result<(), Obstacle> {
-        let pin = open_path(fd_path, true)
-            .map_err(|cause| Obstacle::io("find a file that the guest has open", cause))?;
-        let look = Look::of(&pin)
-            .map_err(|cause| Obstacle::io("look at a file that the guest has open", cause))?;
-        if !look.is_regular() {
-            return Ok(());
-        }
-        let named = matches!(Look::at(path, false), Ok(Some(there)) if there.id == look.id);
-        let folder = path.parent().filter(|_| named);
-        let known = self.provenance.get(look.id).is_some();
-        let file = self.provenance.track(look.id, &pin, folder);
-        if !known {
-            // Opened in a way that was not seen: its close will come all the same.
-            file.owed = 1;
-            self.marks.entry(mark).or_default().insert(look.id, 1);
-        }
-        let file = self.provenance.track(look.id, &pin, folder);
-        if file.saved >= Some(mark) {
-            return Ok(());
-        }
-        let copy = self.copy(path, &pin, &look, self.hold_limit, !mapped)?;
-        self.push(Change::Content {
-            path: path.to_owned(),
-            id: look.id,
-            copy,
-            pin: (!named).then(|| Arc::new(pin)),
-            mapped,
-            held: true,
-        });
-        if let Some(file) = self.provenance.get_mut(look.id) {
-            file.saved = Some(mark);
-        }
-        Ok(())
-    }
-
-    /// A copy of a file as it is, or the last one if it still is (and `reuse`).
-    pub(crate) fn copy(
-        &mut self,
-        path: &Path,
-        fd: &OwnedFd,
-        look: &Look,
-        limit: u64,
-        reuse: bool,
-    ) -> Result<Arc<Copy>, Obstacle> {
-        let last = self.provenance.get(look.id).and_then(|f| f.copy.upgrade());
-        if let Some(last) = last
-            && reuse
-            && last.is_of(look, self.settle)
+        if let Change::Attributes {
+            id, before, after, ..
+        } = &change
         {
-            return Ok(last);
+            self.note_attributes(*id, before, after);
         }
-        if look.size > limit {
-            return Err(Obstacle::TooLarge {
-                size: look.size,
-                limit,
+        if self.undoes {
+            self.entries.push(Entry {
+                mark: self.current,
+                change,
+                lost: None,
             });
         }
-        let to = self.stores.fresh(path, Some(look))?;
-        let from =
-            File::open(proc_path(fd)).map_err(|cause| Obstacle::io("open it to copy it", cause))?;
-        let copy =
-            Copy::take(&from, look, to).map_err(|cause| Obstacle::io("copy its bytes", cause))?;
-        if let Some(file) = self.provenance.get_mut(look.id) {
-            file.copy = Arc::downgrade(&copy);
-        }
-        Ok(copy)
     }
 
-    /// Forgets how to undo to marks before this one, and frees what was saved for it.
-    pub fn forget_before(&mut self, mark: Mark) {
-        let keep = self.entries.partition_point(|entry| entry.mark < mark);
-        for entry in self.entries.drain(..keep) {
-            for (path, id) in entry.change.names() {
-                self.old_names.insert(path.clone(), id);
-            }
-        }
-        self.marks.retain(|known, _| *known >= mark);
-        self.forget_files();
-    }
-
-    /// Forgets a mark whose checkpoint was dropped: nobody will undo to it. What was
-    /// saved for it alone is freed; undoing to all others stays possible.
-    pub fn forget(&mut self, mark: Mark) {
-        self.marks.remove(&mark);
-        let into = self.marks.range(..mark).next_back();
-        let into = into.map_or(Mark(0), |(earlier, _)| *earlier);
-        let from = self.entries.partition_point(|entry| entry.mark < into);
-        let to = self.entries.partition_point(|entry| entry.mark <= mark);
-        let mut saved = BTreeSet::new();
-        let mut index = 0;
-        self.entries.retain_mut(|entry| {
-            index += 1;
-            if !(from < index && index <= to) {
-                return true;
-            }
-            let moved = entry.mark == mark;
-            entry.mark = entry.mark.min(into);
-            match &mut entry.change {
-                _ if entry.lost.is_some() => true,
-                Change::Made {
-                    id, linked: false, ..
-                } => {
-                    saved.insert(*id);
-                    true
-                }
-                Change::Content { id, held, .. } => {
-                    *held &= !moved;
-                    // The earlier copy is the one that goes back now.
-                    saved.insert(*id)
-                }
-                _ => true,
-            }
+    pub(crate) fn push_beyond(&mut self, unjournaled: Unjournaled, only_attributes: bool) {
+        let look = Look::at(&unjournaled.path, false).ok().flatten();
+        self.push(Change::Beyond {
+            unjournaled,
+            id: look.map(|look| look.id),
+            only_attributes,
         });
-        self.provenance.merge(mark, into);
-        for made in self.folders.values_mut().filter(|made| **made == mark) {
-            *made = into;
-        }
-        if self.current == mark {
-            self.current = into;
-        }
-    }
-
-    /// The names as the remaining entries leave them.
-    pub(crate) fn rebuild_names(&mut self) {
-        self.names = self.old_names.clone();
-        for entry in &self.entries {
-            for (path, id) in entry.change.names() {
-                self.names.insert(path.clone(), id);
-            }
-        }
-    }
-
-    /// Stops watching files that nothing is known of any more.
-    pub(crate) fn forget_files(&mut self) {
-        let ids = self.entries.iter().flat_map(|entry| entry.change.ids());
-        let named = self.names.values().flatten().copied();
-        let needed: BTreeSet<FileId> = ids.chain(named).collect();
-        self.provenance.retain(|id| needed.contains(&id));
-    }
-
-    /// Whether the guest has changed what lies under a path. A link is not followed.
-    #[must_use]
-    pub fn wrote(&self, path: &Path) -> bool {
-        self.expected(path).is_some()
-    }
-
-    /// Whether the guest changed what lies under a path and somebody else has changed it
-    /// since, or while the guest was at it. A write that overlaps with one of the
-    /// guest's may show only once both have closed the file.
-    pub fn foreign(&mut self, path: &Path) -> bool {
-        self.provenance.drain();
-        let Some((place, expected)) = self.expected(path) else {
-            return false;
-        };
-        let found = match Look::at(&place, false) {
-            Ok(look) => look.map(|look| look.id),
-            Err(_) => return true,
-        };
-        let tracked = found.and_then(|id| self.provenance.get(id));
-        found != expected || tracked.is_some_and(|file| file.foreign.is_some())
-    }
-
-    /// The names that the guest changed and somebody else has changed since. Looks at
-    /// each of them.
-    pub fn changed_by_others(&mut self) -> Vec<PathBuf> {
-        let names: Vec<PathBuf> = self.names.keys().cloned().collect();
-        names
-            .into_iter()
-            .filter(|name| self.foreign(name))
-            .collect()
-    }
-
-    /// Whether the file under a path is one that the guest has written to, by this
-    /// or another of its names, and nobody else has.
-    pub fn wrote_file(&mut self, path: &Path) -> bool {
-        self.provenance.drain();
-        let Ok(Some(look)) = Look::at(path, false) else {
-            return false;
-        };
-        let file = self.provenance.get(look.id);
-        file.is_some_and(|file| file.unwatched.is_none() && file.foreign.is_none())
-    }
-
-    /// The guest's name that a path leads to, and what it left there.
-    fn expected(&self, path: &Path) -> Option<(PathBuf, Option<FileId>)> {
-        if let Some(expected) = self.names.get(path) {
-            return Some((path.to_owned(), *expected));
-        }
-        // By another way to the same name, not by a link that leads to it: that is
-        // somebody's own.
-        let place: Place = locate(path, false).ok()??;
-        let expected = *self.names.get(&place.path)?;
-        Some((place.path, expected))
     }
 
     /// Becomes readable when there are file events to take in; then call
@@ -561,5 +276,11 @@ impl Journal {
     /// Takes in the file events so far. Never blocks.
     pub fn drain(&mut self) {
         self.provenance.drain();
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.finish();
     }
 }

@@ -17,32 +17,44 @@
 //! Invariants:
 //! - The guest is never disturbed: what cannot be undone is said ([`Unjournaled`]),
 //!   and the call runs all the same.
-//! - Bytes that are not proven to be the guest's are never cut, overwritten, moved or
-//!   removed. The proof is a count: each open for writing of the guest's is seen, and
-//!   inotify tells of each close. Whatever is not accounted for is somebody else's
-//!   ([`Left`]), and so is everything when events were lost.
-//! - A restored file is the same inode: a frozen image may hold it.
+//! - Nothing that a person wrote is ever lost. Bytes that are not proven to be the
+//!   guest's stay where they are ([`Left`]). The proof is a count: each open for
+//!   writing of the guest's is seen, and inotify tells of each close. Whatever is not
+//!   accounted for is somebody else's, and so is everything when events were lost.
+//! - What an undo takes away or writes over can be had back ([`Journal::taken_away`]),
+//!   and stays watched: what somebody writes to after all outlives the journal
+//!   ([`Journal::kept`]). While it is not yet clear whose a file is that is out of its
+//!   place, it lies where it would outlive us.
+//! - A file gets its bytes back under a lease that keeps all others out, by whatever
+//!   name they open it.
+//! - A restored file or folder is the same inode: a frozen image may hold it.
 //! - Saved files lie in a *store*, one hidden folder per mount, made when first needed
 //!   and removed with the journal.
-//!
-//! What is not undone yet: changes of folders, modes, owners, times and attributes
-//! that were there before.
 //!
 //! A replaced design, recorded since it is the obvious one: keeping the bytes of a
 //! truncated file by a hard link. The link keeps the inode, and it is the inode that
 //! is cut.
 
+mod attributes;
 mod conclude;
 mod effect;
+mod entry;
 mod file;
+mod forget;
+mod hold;
 mod journal;
+mod names;
 mod prepare;
 mod provenance;
-mod restore;
+mod shelf;
 mod store;
 mod sys;
+mod tree;
 mod undo;
 
+pub use attributes::{OwnAttributes, Stamp};
 pub use effect::{Effect, Left, Mark, Obstacle, Undo, Unjournaled, Why};
 pub use journal::{Journal, Options};
 pub use prepare::Prepared;
+pub use shelf::{Item, Reason};
+pub use store::{FOLDER_PREFIX, NewFolder};

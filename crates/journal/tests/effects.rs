@@ -42,8 +42,6 @@ fn an_exclusively_created_file_is_removed() {
             path: path.clone(),
             create: true,
             exclusive: true,
-            truncate: false,
-            append: false,
             follow: true,
         };
         let (file, undoable) = guest.call(effect, || fs::File::create_new(path));
@@ -65,8 +63,7 @@ fn a_truncated_read_only_inode_gets_its_bytes_back() {
     guest.put("a", "old");
     let mark = guest.journal.mark();
     guest.write("a", "new");
-    // Not through the journal: a chmod of an old file cannot be undone. What is
-    // asked here is only whether the bytes come back.
+    // Not the guest: somebody else does.
     fs::set_permissions(guest.path("a"), fs::Permissions::from_mode(0o444)).unwrap();
     guest.undo(mark);
     assert_eq!(guest.read("a"), "old");
@@ -322,8 +319,8 @@ fn a_failed_call_leaves_no_trace() {
     let mark = guest.journal.mark();
     let (a, b) = (guest.path("a"), guest.path("b"));
     let effects = [
-        guest.open_effect("a", false, true),
-        guest.open_effect("new", true, true),
+        guest.open_effect("a", false),
+        guest.open_effect("new", true),
         Effect::Truncate { path: a.clone() },
         Effect::Unlink { path: a.clone() },
         guest.rename_effect("a", "b", false),
@@ -334,6 +331,7 @@ fn a_failed_call_leaves_no_trace() {
         Effect::Link {
             from: a.clone(),
             to: guest.path("new"),
+            follow: false,
         },
         Effect::SymbolicLink {
             to: guest.path("new"),
@@ -344,8 +342,12 @@ fn a_failed_call_leaves_no_trace() {
         Effect::Link {
             from: a.clone(),
             to: b,
+            follow: false,
         },
-        Effect::RemoveFolder { path: a.clone() },
+        Effect::RemoveFolder {
+            path: a.clone(),
+            in_use: false,
+        },
         Effect::Other {
             path: Some(guest.path("new")),
             what: "the mode",
@@ -372,8 +374,6 @@ fn devices_and_kernel_files_are_no_effect() {
             path: path.into(),
             create: true,
             exclusive: false,
-            truncate: true,
-            append: false,
             follow: true,
         };
         let (file, undoable) = guest.call(effect, || fs::OpenOptions::new().write(true).open(path));
@@ -385,33 +385,16 @@ fn devices_and_kernel_files_are_no_effect() {
 
 #[test]
 fn what_cannot_be_undone_is_said() {
-    let mut guest = Guest::with(|options| {
-        options.hold_limit = 10;
-        options.save_limit = 20;
-    });
-    guest.put("a", "12345678901");
+    let mut guest = Guest::with(|options| options.limit = 20);
+    guest.put("a", "old");
     guest.put("b", "123456789012345678901");
     fs::create_dir(guest.path("folder")).unwrap();
     let mark = guest.journal.mark();
 
-    let effect = guest.open_effect("a", false, false);
-    let path = guest.path("a");
+    let path = guest.path("b");
+    let effect = guest.open_effect("b", false);
     let (file, undoable) = guest.call(effect, || fs::OpenOptions::new().write(true).open(path));
     file.unwrap().write_at(b"x", 0).unwrap();
-    let why = undoable.unwrap_err().why;
-    assert!(
-        matches!(
-            why,
-            Obstacle::TooLarge {
-                size: 11,
-                limit: 10
-            }
-        ),
-        "{why}"
-    );
-
-    let path = guest.path("b");
-    let (_, undoable) = guest.call(Effect::Truncate { path }, || Ok(()));
     let why = undoable.unwrap_err().why;
     assert!(
         matches!(
@@ -424,30 +407,34 @@ fn what_cannot_be_undone_is_said() {
         "{why}"
     );
 
-    let why = guest.remove_folder("folder").unwrap_err().why;
-    assert!(matches!(why, Obstacle::Folder), "{why}");
-
-    let path = guest.path("a");
-    let effect = Effect::Other {
-        path: Some(path.clone()),
-        what: "the mode",
+    let path = guest.path("folder");
+    let effect = Effect::RemoveFolder {
+        path: path.clone(),
+        in_use: true,
     };
-    let (_, undoable) = guest.call(effect, || {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-    });
+    let (result, undoable) = guest.call(effect, || fs::remove_dir(path));
+    result.unwrap();
+    assert!(matches!(undoable.unwrap_err().why, Obstacle::InUse));
+
+    let effect = Effect::Other {
+        path: Some(guest.path("a")),
+        what: "the flags",
+    };
+    let (_, undoable) = guest.call(effect, || Ok(()));
     assert!(matches!(
         undoable.unwrap_err().why,
-        Obstacle::Other("the mode")
+        Obstacle::Other("the flags")
     ));
 
     assert!(
-        guest.journal.wrote(&guest.path("a")),
+        guest.journal.wrote(&guest.path("b")),
         "it is the guest's all the same"
     );
-    assert!(!guest.journal.foreign(&guest.path("a")));
+    assert!(!guest.journal.foreign(&guest.path("b")));
+    assert!(!guest.journal.wrote(&guest.path("a")), "its bytes are not");
     let undo = guest.journal.undo_to(mark);
     assert!(!undo.complete);
-    assert_eq!(undo.left.len(), 4, "{undo:?}");
+    assert_eq!(undo.left.len(), 3, "{undo:?}");
     assert!(
         undo.left
             .iter()
@@ -460,15 +447,8 @@ fn the_mode_of_a_new_file_is_its_own_business() {
     let mut guest = Guest::new();
     let mark = guest.journal.mark();
     guest.write("new", "bytes");
-    let path = guest.path("new");
-    let effect = Effect::Other {
-        path: Some(path.clone()),
-        what: "the mode",
-    };
-    let (result, undoable) = guest.call(effect, || {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o400))
-    });
-    result.unwrap();
+    let mode = fs::Permissions::from_mode(0o400);
+    let undoable = guest.change("new", true, |path| fs::set_permissions(path, mode));
     undoable.unwrap();
     guest.undo(mark);
     assert!(guest.tree().is_empty());
@@ -503,17 +483,19 @@ fn an_obstacle_counts_only_since_the_file_is_there() {
     guest.write("new", "bytes");
     guest.make_folder("folder");
     let later = guest.journal.mark();
-    let path = guest.path("new");
     let effect = Effect::Other {
-        path: Some(path.clone()),
-        what: "the mode",
+        path: Some(guest.path("new")),
+        what: "the flags",
     };
-    let (_, undoable) = guest.call(effect, || {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o400))
-    });
+    let (_, undoable) = guest.call(effect, || Ok(()));
     assert_eq!(undoable.unwrap_err().after, Some(start));
-    let unjournaled = guest.remove_folder("folder").unwrap_err();
-    assert_eq!(unjournaled.after, Some(start));
+    let path = guest.path("folder");
+    let effect = Effect::RemoveFolder {
+        path: path.clone(),
+        in_use: true,
+    };
+    let (_, undoable) = guest.call(effect, || fs::remove_dir(path));
+    assert_eq!(undoable.unwrap_err().after, Some(start));
     assert!(!guest.journal.undo_to(later).complete);
     guest.undo(start);
     assert!(guest.tree().is_empty());

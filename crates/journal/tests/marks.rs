@@ -7,7 +7,9 @@ mod common;
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use common::{Guest, Tree};
 use journal::Mark;
@@ -27,15 +29,21 @@ enum Step {
     Link(usize, usize),
     SymbolicLink(usize),
     Pipe(usize),
+    Chmod(usize, u32),
+    Touch(usize, u64),
+    MakeFolder(usize),
+    RemoveFolder(usize),
+    MoveFolder(usize, usize),
     Mark,
     Forget(prop::sample::Index),
     Undo(prop::sample::Index),
 }
 
 const NAMES: [&str; 6] = ["a", "b", "c", "one/a", "one/b", "two/a"];
+const FOLDERS: [&str; 3] = ["one", "two", "three"];
 
 fn step() -> impl Strategy<Value = Step> {
-    let name = 0..NAMES.len();
+    let (name, folder) = (0..NAMES.len(), 0..FOLDERS.len());
     prop_oneof![
         4 => name.clone().prop_map(Step::Write),
         2 => name.clone().prop_map(Step::Append),
@@ -48,7 +56,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (name.clone(), name.clone()).prop_map(|(a, b)| Step::Exchange(a, b)),
         1 => (name.clone(), name.clone()).prop_map(|(a, b)| Step::Link(a, b)),
         1 => name.clone().prop_map(Step::SymbolicLink),
-        1 => name.prop_map(Step::Pipe),
+        1 => name.clone().prop_map(Step::Pipe),
+        1 => (name.clone(), 0o600..0o700_u32).prop_map(|(n, mode)| Step::Chmod(n, mode)),
+        1 => (name, 0..1000_u64).prop_map(|(n, time)| Step::Touch(n, time)),
+        1 => folder.clone().prop_map(Step::MakeFolder),
+        2 => folder.clone().prop_map(Step::RemoveFolder),
+        2 => (folder.clone(), folder).prop_map(|(a, b)| Step::MoveFolder(a, b)),
         3 => Just(Step::Mark),
         1 => any::<prop::sample::Index>().prop_map(Step::Forget),
         4 => any::<prop::sample::Index>().prop_map(Step::Undo),
@@ -123,9 +136,17 @@ impl Run {
         std::fs::symlink_metadata(self.guest.path(name)).is_ok()
     }
 
+    fn is_empty(&self, name: &str) -> bool {
+        let names = std::fs::read_dir(self.guest.path(name));
+        names.is_ok_and(|mut names| names.next().is_none())
+    }
+
     fn step(&mut self, count: usize, step: &Step) {
         let bytes = format!("{count}").repeat(count);
-        let parent = |name: &str| name.starts_with("two/") && !self.exists("two");
+        let parent = |name: &str| match name.split_once('/') {
+            Some((folder, _)) => !self.guest.path(folder).is_dir(),
+            None => false,
+        };
         match *step {
             Step::Write(n) if parent(NAMES[n]) => {}
             Step::Write(n) if self.is_file(NAMES[n]) || !self.exists(NAMES[n]) => {
@@ -165,6 +186,27 @@ impl Run {
             }
             Step::Pipe(n) if !self.exists(NAMES[n]) && !parent(NAMES[n]) => {
                 self.guest.make_fifo(NAMES[n]);
+            }
+            Step::Chmod(n, mode) if self.is_file(NAMES[n]) => {
+                let mode = std::fs::Permissions::from_mode(mode);
+                let set = |path: &Path| std::fs::set_permissions(path, mode);
+                self.guest.change(NAMES[n], true, set).unwrap();
+            }
+            Step::Touch(n, time) if self.is_file(NAMES[n]) => {
+                let time = UNIX_EPOCH + Duration::from_secs(time);
+                let set = |path: &Path| File::open(path)?.set_modified(time);
+                self.guest.change(NAMES[n], true, set).unwrap();
+            }
+            Step::MakeFolder(n) if !self.exists(FOLDERS[n]) => self.guest.make_folder(FOLDERS[n]),
+            Step::RemoveFolder(n) if self.is_empty(FOLDERS[n]) => {
+                self.guest.remove_folder(FOLDERS[n]).unwrap();
+            }
+            Step::MoveFolder(a, b)
+                if a != b
+                    && self.exists(FOLDERS[a])
+                    && (!self.exists(FOLDERS[b]) || self.is_empty(FOLDERS[b])) =>
+            {
+                self.guest.rename(FOLDERS[a], FOLDERS[b]);
             }
             Step::Mark => self.mark(),
             Step::Forget(index) => {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use common::Guest;
+use journal::NewFolder;
 
 type Reported = Arc<Mutex<Vec<PathBuf>>>;
 
@@ -17,9 +18,12 @@ fn reporting(change: impl FnOnce(&mut journal::Options)) -> (Guest, Reported) {
     let reported = Reported::default();
     let sink = reported.clone();
     let guest = Guest::with(|options| {
-        options.on_store = Box::new(move |path| {
+        options.on_folder = Box::new(move |folder| {
+            let (NewFolder::Store(path) | NewFolder::Keep(path)) = folder;
             assert!(!path.exists(), "it is reported before it is made");
-            sink.lock().unwrap().push(path.to_owned());
+            if matches!(folder, NewFolder::Store(_)) {
+                sink.lock().unwrap().push(path.to_owned());
+            }
         });
         change(options);
     });
@@ -50,8 +54,6 @@ fn common_effect(guest: &Guest, path: &str) -> journal::Effect {
         path: path.into(),
         create: false,
         exclusive: false,
-        truncate: true,
-        append: false,
         follow: true,
     }
 }

@@ -5,10 +5,10 @@
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::place::{self, Folders, Found, Reached};
-use super::{Reply, Request, Status, table};
+use super::{Reply, Request, Status, journal, table};
 use crate::cli::{CtlAction, CtlArgs};
 use crate::config::Environment;
 use crate::messages::{Messages, human};
@@ -65,6 +65,7 @@ pub fn run(typed: &CtlArgs, environment: &Environment) -> u8 {
         CtlAction::Restart => Request::Restart,
         CtlAction::Wait => Request::Wait,
         CtlAction::Status { .. } => Request::Status,
+        CtlAction::Journal { .. } => Request::Journal,
         CtlAction::Quit => Request::Quit,
     };
     match ask(&stream, request) {
@@ -77,7 +78,10 @@ pub fn run(typed: &CtlArgs, environment: &Environment) -> u8 {
                 // It is over when nobody holds the other end any more.
                 let _ = (&stream).read(&mut [0]);
             }
-            let json = matches!(typed.action, CtlAction::Status { json: true });
+            let json = matches!(
+                typed.action,
+                CtlAction::Status { json: true } | CtlAction::Journal { json: true }
+            );
             let text = text(&reply, json);
             // Nobody may be reading; what was asked for is done all the same.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -103,8 +107,9 @@ fn text(reply: &Reply, json: bool) -> String {
             let status = code.or(signal.map(|signal| 128 + signal));
             status.map_or(String::new(), |status| format!("{status}\n"))
         }
-        Reply::Status(_) if json => reply.to_line(),
+        Reply::Status(_) | Reply::Journal { .. } if json => reply.to_line(),
         Reply::Status(status) => table::lines(status, width()).join("\n") + "\n",
+        Reply::Journal { items } => journal::text(items, SystemTime::now()),
         Reply::Quitting | Reply::Refused { .. } => String::new(),
     }
 }

@@ -30,6 +30,8 @@ pub enum Request {
     Wait,
     /// Tell what there is.
     Status,
+    /// Tell what rewinds have taken away, and where it lies.
+    Journal,
     /// End the guest and forkmon.
     Quit,
 }
@@ -66,11 +68,12 @@ impl Request {
             "restart" => Self::Restart,
             "wait" => Self::Wait,
             "status" => Self::Status,
+            "journal" => Self::Journal,
             "quit" => Self::Quit,
             _ => {
                 return Err(Malformed(
                     "there is no such action; there are checkpoint, resume, restart, wait, \
-                     status and quit"
+                     status, journal and quit"
                         .to_owned(),
                 ));
             }
@@ -125,6 +128,11 @@ pub enum Reply {
     },
     /// What there is.
     Status(Status),
+    /// What rewinds have taken away, the oldest first.
+    Journal {
+        /// One for each file.
+        items: Vec<JournalItem>,
+    },
     /// Forkmon is about to end.
     Quitting,
     /// Nothing was done.
@@ -200,6 +208,25 @@ pub struct CheckpointStatus {
     pub resident_bytes: u64,
     /// Its proportional share of that (proc(5), `Pss`), in bytes, if it is known.
     pub own_bytes: Option<u64>,
+}
+
+/// A file that a rewind has taken away or written over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JournalItem {
+    /// Where it lay.
+    #[serde(with = "lossy_path")]
+    pub path: PathBuf,
+    /// When it was taken away, in milliseconds since 1970 (UTC).
+    pub at_ms: u64,
+    /// In bytes.
+    pub size: u64,
+    /// Why, for people.
+    pub why: String,
+    /// Where it lies now.
+    #[serde(with = "lossy_path")]
+    pub lies: PathBuf,
+    /// It may be somebody's: it still lies there when forkmon has ended.
+    pub stays: bool,
 }
 
 /// A request, with where its answer goes.

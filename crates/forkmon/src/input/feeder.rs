@@ -56,7 +56,7 @@ impl Feeder {
         fcntl_setfl(&writer, fcntl_getfl(&writer)? | OFlags::NONBLOCK)?;
         let feeder = Arc::new(Self {
             state: Mutex::new(State {
-                record: Record::default(),
+                record: Record::new()?,
                 fed: 0,
                 writer: Some(Arc::new(File::from(writer))),
                 ended: false,
@@ -209,16 +209,11 @@ impl Feeder {
             return;
         }
         let bytes = &bytes[..count];
-        let failure = match state.is_lost {
-            // Its place would be after a gap.
-            true => Some(None),
-            false => state.record.push(bytes).err().map(Some),
-        };
-        if let Some(error) = failure {
-            state.is_lost = true;
+        if let Err(error) = state.record.push(bytes) {
+            let first = !std::mem::replace(&mut state.is_lost, true);
             let writer = state.writer.clone();
             drop(state);
-            if let Some(error) = error {
+            if first {
                 (self.lost)(&error);
             }
             if let Some(writer) = writer {

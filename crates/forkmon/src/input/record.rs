@@ -9,34 +9,53 @@ use std::os::unix::fs::FileExt;
 const LIMIT: u64 = 1 << 30;
 
 /// All input from its beginning on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Record {
-    /// Made in the folder for temporary files when there is something to be kept.
-    file: Option<File>,
+    file: File,
     end: u64,
+    /// Nothing was added since this happened.
+    failure: Option<io::Error>,
 }
 
 impl Record {
+    /// An empty one, in the folder for temporary files.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be made there.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            file: tempfile::tempfile()?,
+            end: 0,
+            failure: None,
+        })
+    }
+
     /// How much there is.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Adds what came next.
+    /// Adds what came next. Once that has failed, nothing is added any more.
     ///
     /// # Errors
     ///
-    /// When the limit is reached, or the file cannot be made or written to: there is
-    /// no room left, as a rule.
+    /// When the limit is reached, or the file cannot be written to: there is no room
+    /// left, as a rule.
     pub(super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.end + bytes.len() as u64 > LIMIT {
-            return Err(io::Error::other("it is more than 1 GiB"));
+        if let Some(failure) = &self.failure {
+            return Err(io::Error::new(failure.kind(), failure.to_string()));
         }
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(tempfile::tempfile()?),
+        let written = if self.end + bytes.len() as u64 > LIMIT {
+            Err(io::Error::other("it is more than 1 GiB"))
+        } else {
+            self.file.write_all_at(bytes, self.end)
         };
-        file.write_all_at(bytes, self.end)?;
+        if let Err(failure) = written {
+            let told = io::Error::new(failure.kind(), failure.to_string());
+            self.failure = Some(failure);
+            return Err(told);
+        }
         self.end += bytes.len() as u64;
         Ok(())
     }
@@ -50,9 +69,7 @@ impl Record {
         let left = self.end.saturating_sub(from);
         let length = most.min(usize::try_from(left).unwrap_or(usize::MAX));
         let mut bytes = vec![0; length];
-        if let Some(file) = &self.file {
-            file.read_exact_at(&mut bytes, from)?;
-        }
+        self.file.read_exact_at(&mut bytes, from)?;
         Ok(bytes)
     }
 }

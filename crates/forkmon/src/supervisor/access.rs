@@ -87,7 +87,7 @@ impl Supervisor<'_> {
                 self.change_folder(task)
             }
             Request::Effect { at, last, kind } => self.effect(task, process, at, last, kind),
-            Request::EffectOnFd { fd, what } => self.effect_on_fd(task, process, fd, what),
+            Request::EffectOnFd { fd, kind } => self.effect_on_fd(task, process, fd, kind),
             Request::TwoPaths {
                 from,
                 last,
@@ -239,6 +239,9 @@ impl Supervisor<'_> {
             };
             if writes {
                 return self.open_for_writing(task, &name, flags);
+            }
+            if unnamed {
+                return self.open_nameless(task, process);
             }
             return Ok(task.resume(None)?);
         }

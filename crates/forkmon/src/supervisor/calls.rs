@@ -33,6 +33,11 @@ pub(super) enum OnePath {
     MakeFolder,
     MakeNode,
     SymbolicLink,
+    /// Mode, owner, times or extended attributes.
+    Attributes {
+        extended: bool,
+    },
+    /// Something that is not put back.
     Other(&'static str),
 }
 
@@ -60,7 +65,7 @@ pub(super) enum Request {
     /// An effect with one path.
     Effect { at: At, last: Last, kind: OnePath },
     /// An effect on what an fd is open on.
-    EffectOnFd { fd: i32, what: &'static str },
+    EffectOnFd { fd: i32, kind: OnePath },
     /// link or rename.
     TwoPaths {
         from: At,
@@ -166,15 +171,14 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         last: Last::Name,
         kind,
     };
-    let other = |at, last, what| Request::Effect {
-        at,
-        last,
-        kind: OnePath::Other(what),
-    };
-    let on_fd = |what| Request::EffectOnFd {
+    let changes = |at, last, kind| Request::Effect { at, last, kind };
+    let on_fd = |kind| Request::EffectOnFd {
         fd: a[0] as i32,
-        what,
+        kind,
     };
+    let plain = OnePath::Attributes { extended: false };
+    let extended = OnePath::Attributes { extended: true };
+    let flags = OnePath::Other("the inode flags");
     use Last::{Follow, Keep};
     use Learns::{Link, Metadata, Presence, Program};
     Some(match stop.call as i64 {
@@ -262,24 +266,26 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         libc::SYS_renameat2 => two(at(a, 0), Last::Name, at(a, 2), true, a[4] as u32),
         libc::SYS_link => two(here(a, 0), Keep, here(a, 1), false, 0),
         libc::SYS_linkat => two(at(a, 0), followed_if_asked(a[4]), at(a, 2), false, 0),
-        libc::SYS_chmod => other(here(a, 0), Follow, "the mode"),
-        libc::SYS_fchmodat => other(at(a, 0), Follow, "the mode"),
-        FCHMODAT2 => other(at(a, 0), last_by_flags(a[3]), "the mode"),
-        libc::SYS_chown => other(here(a, 0), Follow, "the owner"),
-        libc::SYS_lchown => other(here(a, 0), Keep, "the owner"),
-        libc::SYS_fchownat => other(at(a, 0), last_by_flags(a[4]), "the owner"),
-        libc::SYS_utime | libc::SYS_utimes => other(here(a, 0), Follow, "the times"),
-        libc::SYS_utimensat if a[1] == 0 => on_fd("the times"),
-        libc::SYS_utimensat => other(at(a, 0), last_by_flags(a[3]), "the times"),
-        libc::SYS_futimesat => other(at(a, 0), Follow, "the times"),
-        libc::SYS_setxattr | libc::SYS_removexattr => other(here(a, 0), Follow, "an attribute"),
-        libc::SYS_lsetxattr | libc::SYS_lremovexattr => other(here(a, 0), Keep, "an attribute"),
-        SETXATTRAT | REMOVEXATTRAT => other(at(a, 0), last_by_flags(a[2]), "an attribute"),
-        FILE_SETATTR => other(at(a, 0), last_by_flags(a[4]), "an attribute"),
+        libc::SYS_chmod => changes(here(a, 0), Follow, plain),
+        libc::SYS_fchmodat => changes(at(a, 0), Follow, plain),
+        FCHMODAT2 => changes(at(a, 0), last_by_flags(a[3]), plain),
+        libc::SYS_chown => changes(here(a, 0), Follow, plain),
+        libc::SYS_lchown => changes(here(a, 0), Keep, plain),
+        libc::SYS_fchownat => changes(at(a, 0), last_by_flags(a[4]), plain),
+        libc::SYS_utime | libc::SYS_utimes => changes(here(a, 0), Follow, plain),
+        libc::SYS_utimensat if a[1] == 0 => on_fd(plain),
+        libc::SYS_utimensat => changes(at(a, 0), last_by_flags(a[3]), plain),
+        libc::SYS_futimesat if a[1] == 0 => on_fd(plain),
+        libc::SYS_futimesat => changes(at(a, 0), Follow, plain),
+        libc::SYS_setxattr | libc::SYS_removexattr => changes(here(a, 0), Follow, extended),
+        libc::SYS_lsetxattr | libc::SYS_lremovexattr => changes(here(a, 0), Keep, extended),
+        SETXATTRAT | REMOVEXATTRAT => changes(at(a, 0), last_by_flags(a[2]), extended),
+        FILE_SETATTR => changes(at(a, 0), last_by_flags(a[4]), flags),
         GETXATTRAT | LISTXATTRAT => look_by_flags(at(a, 0), a[2], Metadata),
-        libc::SYS_fchmod => on_fd("the mode"),
-        libc::SYS_fchown => on_fd("the owner"),
-        libc::SYS_fsetxattr | libc::SYS_fremovexattr => on_fd("an attribute"),
+        libc::SYS_fchmod => on_fd(plain),
+        libc::SYS_fchown => on_fd(plain),
+        libc::SYS_fsetxattr | libc::SYS_fremovexattr => on_fd(extended),
+        libc::SYS_ioctl if FLAG_REQUESTS.contains(&(a[1] as u32)) => on_fd(flags),
         libc::SYS_connect => Request::Connect {
             address: RemoteAddr(a[1]),
             length: a[2],
@@ -361,6 +367,10 @@ pub(super) const CREDENTIALS: &[i64] = &[
     libc::SYS_setgroups,
     libc::SYS_capset,
 ];
+
+/// The requests of ioctl that change what `chattr` does (ioctl_iflags(2)):
+/// FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS and FS_IOC_FSSETXATTR.
+pub(super) const FLAG_REQUESTS: [u32; 3] = [0x4008_6602, 0x4004_6602, 0x401c_5820];
 
 // Newer than the libc crate's list (include/uapi/asm-generic/unistd.h).
 pub(super) const FCHMODAT2: i64 = 452;

@@ -266,7 +266,12 @@ impl Supervisor<'_> {
         let Ok(metadata) = std::fs::metadata(format!("/proc/{process}/fd/{fd}")) else {
             return;
         };
-        let (device, inode) = (metadata.dev(), metadata.ino());
+        self.have_images_let_go(metadata.dev(), metadata.ino());
+    }
+
+    /// Has all images close a file, which copies of them open anew. One that cannot is
+    /// of no use any more.
+    pub(super) fn have_images_let_go(&mut self, device: u64, inode: u64) {
         let mut useless = Vec::new();
         for (id, stored) in &mut self.stored {
             let opened = |image: &Image| {

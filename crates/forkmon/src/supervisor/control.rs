@@ -3,11 +3,11 @@
 
 use super::Supervisor;
 use super::inbox::Timed;
-use crate::control::{Asked, CheckpointStatus, Reply, Request, Status};
+use crate::control::{Asked, CheckpointStatus, JournalItem, Reply, Request, Status};
 use crate::events::Reason;
 use snapshot::Refusal;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use timeline::CheckpointId;
 use tracee::Tid;
 
@@ -45,6 +45,10 @@ impl Supervisor<'_> {
         }
         match request {
             Request::Status => reply(&answer, Reply::Status(self.status())),
+            Request::Journal => {
+                let items = self.journal_items();
+                reply(&answer, Reply::Journal { items });
+            }
             Request::Checkpoint => {
                 self.wanted.push(Wanted {
                     answer,
@@ -200,6 +204,30 @@ impl Supervisor<'_> {
         if let Some(end) = self.run.ended {
             self.finished = Some(super::ending::status(end));
         }
+    }
+
+    /// What rewinds have taken away. What stood in for a file for a moment is of interest
+    /// only if somebody got hold of it.
+    fn journal_items(&mut self) -> Vec<JournalItem> {
+        let items = self.journal.taken_away();
+        let kept = self.journal.kept();
+        self.tell_of_kept(&kept);
+        let of_interest = |item: &journal::Item| item.stays || item.why != journal::Reason::StoodIn;
+        items
+            .into_iter()
+            .filter(of_interest)
+            .map(|item| JournalItem {
+                at_ms: item
+                    .at
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX)),
+                path: item.path,
+                size: item.size,
+                why: item.why.to_string(),
+                lies: item.lies,
+                stays: item.stays,
+            })
+            .collect()
     }
 
     fn status(&self) -> Status {

@@ -2,7 +2,6 @@
 
 use super::Supervisor;
 use super::fingerprint::{self, bytes_of};
-use super::observe::metadata_of;
 use super::pieces::LARGEST;
 use crate::events::{ChangeKind, ChangedPath, Event, Reason};
 use std::fs;
@@ -211,12 +210,15 @@ impl Supervisor<'_> {
         let Ok(metadata) = fs::symlink_metadata(path) else {
             return Current::Missing;
         };
-        let found = metadata_of(&metadata);
+        let found = self.metadata_at(path, &metadata);
         if metadata.is_file() {
             let fingerprint = hash.then(|| fingerprint::of_file(path)).flatten();
             return match fingerprint {
                 Some((identity, fingerprint)) => Current::File {
-                    metadata: timeline::Metadata { identity, ..found },
+                    metadata: timeline::Metadata {
+                        identity: self.identity_at(path, identity),
+                        ..found
+                    },
                     fingerprint: Some(fingerprint),
                     agrees: None,
                 },
@@ -265,7 +267,7 @@ impl Supervisor<'_> {
     fn is_as_recorded(&self, path: &Path) -> bool {
         let now = fs::symlink_metadata(path).ok();
         let seen = self.last_access.get(path).and_then(|last| last.seen);
-        seen.is_some() && seen == now.map(|metadata| fingerprint::identity(&metadata))
+        seen.is_some() && seen == now.map(|metadata| self.metadata_at(path, &metadata).identity)
     }
 
     /// The first event of a burst on a path: a guest that has the file open may

@@ -10,6 +10,7 @@ use super::walk::Last;
 use journal::{Effect, Unjournaled};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use timeline::CheckpointId;
 use tracee::{RemoteAddr, Stopped, Tid};
@@ -30,13 +31,27 @@ impl Supervisor<'_> {
             path: path.clone(),
             create: flags & libc::O_CREAT != 0,
             exclusive: flags & libc::O_EXCL != 0,
-            truncate: flags & libc::O_TRUNC != 0,
-            append: flags & libc::O_APPEND != 0,
             // The links of files have been followed, but not that of an fd whose
             // file has no name.
             follow: flags & libc::O_NOFOLLOW == 0,
         };
         self.journal_effect(task, effect, vec![path])
+    }
+
+    /// An open with `O_TMPFILE`, whose file may get a name later.
+    pub(super) fn open_nameless(&mut self, task: Stopped, process: Tid) -> anyhow::Result<()> {
+        if self.config.once {
+            return Ok(task.resume(None)?);
+        }
+        self.run
+            .wait_for_answer(task.tid(), Pending::Nameless { process });
+        Ok(task.resume_to_syscall()?)
+    }
+
+    /// A file without a name is open now, under this number.
+    pub(super) fn nameless_opened(&mut self, process: Tid, fd: i64) {
+        let link = format!("/proc/{process}/fd/{fd}");
+        self.journal.opened_nameless(Path::new(&link));
     }
 
     pub(super) fn effect(
@@ -49,8 +64,8 @@ impl Supervisor<'_> {
     ) -> anyhow::Result<()> {
         let name = match self.find(task.tid(), process, at, last) {
             Found::Name(name) => name,
-            Found::Empty if let OnePath::Other(what) = kind => {
-                return self.effect_on_fd(task, process, at.folder, what);
+            Found::Empty if matches!(kind, OnePath::Attributes { .. } | OnePath::Other(_)) => {
+                return self.effect_on_fd(task, process, at.folder, kind);
             }
             _ => return Ok(task.resume(None)?),
         };
@@ -64,16 +79,25 @@ impl Supervisor<'_> {
         let path = name.path().to_owned();
         // A new mode or time leaves the bytes as they are.
         let paths = match kind {
-            OnePath::Other(_) => Vec::new(),
+            OnePath::Attributes { .. } | OnePath::Other(_) => Vec::new(),
             _ => vec![path.clone()],
         };
         let effect = match kind {
             OnePath::Truncate => Effect::Truncate { path },
             OnePath::Unlink => Effect::Unlink { path },
-            OnePath::RemoveFolder => Effect::RemoveFolder { path },
+            OnePath::RemoveFolder => Effect::RemoveFolder {
+                in_use: self.is_in_use(&path),
+                path,
+            },
             OnePath::MakeFolder => Effect::MakeFolder { path },
             OnePath::MakeNode => Effect::MakeNode { path },
             OnePath::SymbolicLink => Effect::SymbolicLink { to: path },
+            // The links on its way have been followed, and a last one, if it is.
+            OnePath::Attributes { extended } => Effect::Attributes {
+                path,
+                follow: false,
+                extended,
+            },
             OnePath::Other(what) => Effect::Other {
                 path: Some(path),
                 what,
@@ -82,15 +106,52 @@ impl Supervisor<'_> {
         self.journal_effect(task, effect, paths)
     }
 
+    /// Whether a process of the guest has a folder open or works in it.
+    fn is_in_use(&self, folder: &Path) -> bool {
+        let Ok(wanted) = fs::symlink_metadata(folder) else {
+            return false;
+        };
+        if !wanted.is_dir() {
+            return false;
+        }
+        let is_it = |link: &Path| {
+            fs::metadata(link)
+                .is_ok_and(|there| (there.dev(), there.ino()) == (wanted.dev(), wanted.ino()))
+        };
+        self.run.processes.keys().any(|process| {
+            let process = PathBuf::from(format!("/proc/{process}"));
+            let fds = fs::read_dir(process.join("fd"));
+            is_it(&process.join("cwd"))
+                || is_it(&process.join("root"))
+                || fds.is_ok_and(|fds| fds.flatten().any(|fd| is_it(&fd.path())))
+        })
+    }
+
     pub(super) fn effect_on_fd(
         &mut self,
         task: Stopped,
         process: Tid,
         fd: i32,
-        what: &'static str,
+        kind: OnePath,
     ) -> anyhow::Result<()> {
-        let path = std::fs::read_link(format!("/proc/{process}/fd/{fd}")).ok();
-        self.journal_effect(task, Effect::Other { path, what }, Vec::new())
+        let link = PathBuf::from(if fd == libc::AT_FDCWD {
+            format!("/proc/{process}/cwd")
+        } else {
+            format!("/proc/{process}/fd/{fd}")
+        });
+        let effect = match kind {
+            OnePath::Attributes { extended } => Effect::Attributes {
+                path: link,
+                follow: true,
+                extended,
+            },
+            OnePath::Other(what) => Effect::Other {
+                path: fs::read_link(link).ok(),
+                what,
+            },
+            _ => return Ok(task.resume(None)?),
+        };
+        self.journal_effect(task, effect, Vec::new())
     }
 
     pub(super) fn effect_on_two(
@@ -137,13 +198,23 @@ impl Supervisor<'_> {
         };
         let effect = if rename {
             Effect::Rename {
+                in_use: !exchange && self.is_in_use(&to),
                 from,
                 to,
                 no_replace: flags & libc::RENAME_NOREPLACE != 0,
                 exchange,
             }
         } else {
-            Effect::Link { from, to }
+            let open = if fs::symlink_metadata(&from).is_ok() {
+                None
+            } else {
+                open_as(process, &from)
+            };
+            Effect::Link {
+                follow: open.is_some(),
+                from: open.unwrap_or(from),
+                to,
+            }
         };
         self.journal_effect(task, effect, paths)
     }
@@ -291,11 +362,20 @@ impl Supervisor<'_> {
     }
 }
 
+/// The fd, in `/proc`, by which a process has a file open that is called so there and
+/// nowhere else, since it has no name.
+fn open_as(process: Tid, name: &Path) -> Option<PathBuf> {
+    let fds = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
+    let mut links = fds.flatten().map(|fd| fd.path());
+    links.find(|link| fs::read_link(link).is_ok_and(|target| target == name))
+}
+
 /// Whether an effect is on a device or on the kernel's own files.
 fn is_no_file(effect: &Effect) -> bool {
     let path = match effect {
         Effect::OpenWrite { path, .. }
         | Effect::Truncate { path }
+        | Effect::Attributes { path, .. }
         | Effect::Other {
             path: Some(path), ..
         } => path,

@@ -289,6 +289,8 @@ impl Supervisor<'_> {
         for (_, stored) in std::mem::take(&mut self.stored) {
             stored.image.discard(&mut self.tracer);
         }
+        let kept = self.journal.finish();
+        self.tell_of_kept(&kept);
     }
 }
 

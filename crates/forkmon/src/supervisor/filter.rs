@@ -4,7 +4,8 @@
 //! Pure tables over numbers. What a stopped call asks for is `calls`' concern.
 
 use super::calls::{
-    ATTRIBUTES, CREDENTIALS, FCHMODAT2, FILE_GETATTR, FILE_SETATTR, GETXATTRAT, LISTXATTRAT,
+    ATTRIBUTES, CREDENTIALS, FCHMODAT2, FILE_GETATTR, FILE_SETATTR, FLAG_REQUESTS, GETXATTRAT,
+    LISTXATTRAT,
 };
 use super::calls::{IDENTITY, REMOVEXATTRAT, SETXATTRAT};
 use tracee::{Action, Condition, Filter, Program, Rule};
@@ -113,6 +114,13 @@ pub(super) fn filter(sees_modes: bool) -> Program {
     for option in ATTRIBUTES.iter().chain(&[PR_SET_SYSCALL_USER_DISPATCH]) {
         let condition = Condition::equal(0, *option as u32);
         filter.add(Rule::when(libc::SYS_prctl, &[condition], trace));
+    }
+    for request in FLAG_REQUESTS {
+        let condition = Condition::Equal {
+            argument: 1,
+            value: request,
+        };
+        filter.add(Rule::when(libc::SYS_ioctl, &[condition], trace));
     }
     for operation in INHERITING_FUTEX_CALLS {
         let condition = Condition::Masked {

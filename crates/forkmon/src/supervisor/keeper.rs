@@ -12,6 +12,7 @@ use tracee::Tid;
 pub(super) struct Keeper {
     guardian: Guardian,
     paths: Vec<PathBuf>,
+    keeps: Vec<PathBuf>,
     terminal: Option<Memo>,
 }
 
@@ -20,6 +21,7 @@ impl Keeper {
         Self {
             guardian,
             paths: Vec::new(),
+            keeps: Vec::new(),
             terminal: None,
         }
     }
@@ -36,6 +38,13 @@ impl Keeper {
         self.paths.push(path.to_owned());
     }
 
+    /// A folder is about to be made for what outlives forkmon.
+    pub(super) fn note_keep(&mut self, path: &Path) {
+        // As above.
+        let _ = self.guardian.keep_if_not_empty(path);
+        self.keeps.push(path.to_owned());
+    }
+
     /// The terminal's modes are about to be changed.
     pub(super) fn note_terminal(&mut self, memo: &Memo) {
         // As above.
@@ -49,6 +58,9 @@ impl Keeper {
         for path in &self.paths {
             // It has just been started, and the paths were right before.
             let _ = guardian.keep_in_mind(path);
+        }
+        for path in &self.keeps {
+            let _ = guardian.keep_if_not_empty(path);
         }
         if let Some(memo) = &self.terminal {
             let _ = guardian.keep_terminal_in_mind(memo);

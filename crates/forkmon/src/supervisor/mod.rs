@@ -57,7 +57,7 @@ use pieces::{Pieces, Seen};
 use run::{Pending, Run};
 use snapshot::{Guest, Inherited, Resumed};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -334,6 +334,12 @@ impl Supervisor<'_> {
                 let process = self.run.process_of(task.tid());
                 self.modes_set(process.unwrap_or(task.tid()), device);
             }
+            Some(Pending::Nameless { process }) => {
+                let fd = task.registers()?.return_value();
+                if fd >= 0 {
+                    self.nameless_opened(process, fd);
+                }
+            }
             Some(Pending::Folder) => {
                 let process = self.run.process_of(task.tid());
                 if let Some(process) = process.and_then(|p| self.run.processes.get_mut(&p)) {
@@ -442,6 +448,17 @@ impl Supervisor<'_> {
         if let Err(error) = self.events.emit(self.run.number, event) {
             self.messages
                 .warning(&format!("cannot write to the file of --events: {error}"));
+        }
+    }
+
+    /// A warning of one file, said and written once for each file.
+    fn warn_of_file(&mut self, code: &str, path: &Path, text: &str) {
+        let each = format!("{code} {}", path.display());
+        if self.messages.warning_once(&each, text) {
+            self.emit(&Event::Warning {
+                code: code.to_owned(),
+                message: text.to_owned(),
+            });
         }
     }
 

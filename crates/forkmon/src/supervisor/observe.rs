@@ -9,6 +9,7 @@ use super::fingerprint::identity;
 use super::lookup::Name;
 use super::walk::Met;
 use anyhow::Context as _;
+use journal::OwnAttributes;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -58,7 +59,7 @@ fn identity_of(seen: &Observation) -> Option<Identity> {
 }
 
 /// What `stat` says of a file, as the timeline takes it.
-pub(super) fn metadata_of(metadata: &fs::Metadata) -> Metadata {
+fn metadata_of(metadata: &fs::Metadata) -> Metadata {
     let kind = metadata.file_type();
     Metadata {
         kind: if kind.is_file() {
@@ -75,10 +76,17 @@ pub(super) fn metadata_of(metadata: &fs::Metadata) -> Metadata {
     }
 }
 
-/// What somebody learns of a file who can use it.
-fn presence_of(metadata: &fs::Metadata) -> Observation {
-    let Metadata { kind, mode, .. } = metadata_of(metadata);
-    Observation::Presence { kind, mode }
+/// The bits of a mode that can be changed.
+const MODE_BITS: u32 = 0o7777;
+
+fn without(own: &OwnAttributes, mut identity: Identity) -> Identity {
+    if identity.mtime_ns == own.after.modified_ns {
+        identity.mtime_ns = own.before.modified_ns;
+    }
+    if identity.ctime_ns == own.after.changed_ns {
+        identity.ctime_ns = own.before.changed_ns;
+    }
+    identity
 }
 
 impl Supervisor<'_> {
@@ -214,7 +222,7 @@ impl Supervisor<'_> {
         };
         self.record(path, Observation::Link(target), false);
         if want == Want::Metadata {
-            let seen = Observation::Metadata(metadata_of(&metadata));
+            let seen = Observation::Metadata(self.metadata_at(path, &metadata));
             self.record(path, seen, false);
         }
         Ok(())
@@ -239,17 +247,45 @@ impl Supervisor<'_> {
         self.rung_meanwhile = true;
     }
 
+    /// What `stat` says of a file, but for what the guest itself has done to its mode and
+    /// times: a fresh run finds those as they were, and does the same to them.
+    pub(super) fn metadata_at(&self, path: &Path, metadata: &fs::Metadata) -> Metadata {
+        let mut found = metadata_of(metadata);
+        if let Some(own) = self.journal.own_attributes(path) {
+            let (before, after) = (own.before, own.after);
+            if found.mode & MODE_BITS == after.mode {
+                found.mode = found.mode & !MODE_BITS | before.mode;
+            }
+            found.identity = without(&own, found.identity);
+        }
+        found
+    }
+
+    /// What somebody learns of a file who can use it.
+    fn presence_at(&self, path: &Path, metadata: &fs::Metadata) -> Observation {
+        let Metadata { kind, mode, .. } = self.metadata_at(path, metadata);
+        Observation::Presence { kind, mode }
+    }
+
+    /// The same of a file's identity.
+    pub(super) fn identity_at(&self, path: &Path, identity: Identity) -> Identity {
+        match self.journal.own_attributes(path) {
+            Some(own) => without(&own, identity),
+            None => identity,
+        }
+    }
+
     fn see(&self, path: &Path, metadata: &fs::Metadata, want: Want) -> Observation {
         match want {
             Want::Content if metadata.is_file() => Observation::Content {
-                identity: identity(metadata),
+                identity: self.metadata_at(path, metadata).identity,
             },
             Want::Program if metadata.is_file() => Observation::Program {
-                identity: identity(metadata),
+                identity: self.metadata_at(path, metadata).identity,
             },
             Want::Listing if metadata.is_dir() => Observation::Listing(self.names_in(path)),
-            Want::Presence => presence_of(metadata),
-            _ => Observation::Metadata(metadata_of(metadata)),
+            Want::Presence => self.presence_at(path, metadata),
+            _ => Observation::Metadata(self.metadata_at(path, metadata)),
         }
     }
 
@@ -282,7 +318,8 @@ impl Supervisor<'_> {
             self.timeline.record(path, seen);
         }
         if let Some(metadata) = mode {
-            self.timeline.record(path, presence_of(&metadata));
+            let seen = self.presence_at(path, &metadata);
+            self.timeline.record(path, seen);
         }
         if self.timeline.needs_fingerprint(path) {
             self.hasher.ask(path);
@@ -307,6 +344,7 @@ impl Supervisor<'_> {
     /// Takes in the hashes that are ready.
     pub(super) fn collect_fingerprints(&mut self) {
         for (path, identity, fingerprint) in self.hasher.done() {
+            let identity = self.identity_at(&path, identity);
             self.timeline.set_fingerprint(&path, &identity, fingerprint);
         }
     }

@@ -285,7 +285,9 @@ impl Supervisor<'_> {
         let metadata = fs::metadata(&handle).ok()?;
         let now = identity(&metadata);
         let name = fs::read_link(&handle).ok().filter(|_| metadata.is_file())?;
-        Some((self.name_of_piece(&name, &now)?, now))
+        let path = self.name_of_piece(&name, &now)?;
+        let now = self.identity_at(&path, now);
+        Some((path, now))
     }
 
     fn read(

@@ -35,6 +35,10 @@ impl Supervisor<'_> {
         // If that fails, a restart says why.
         self.rewind_streams(Some(streams))
             .map_err(|_| Reason::NotRestorable)?;
+        for (device, inode) in self.journal.to_restore(mark) {
+            self.have_images_let_go(device, inode);
+            self.journal.released(device, inode);
+        }
         if !self.undo_to(mark) {
             return Err(Reason::Effects);
         }
@@ -178,11 +182,30 @@ impl Supervisor<'_> {
             })
             .collect();
         for left in &undo.left {
-            let text = format!("left {} as it is: {}", left.path.display(), left.why);
-            self.warn("left-as-it-is", &text);
+            let text = format!(
+                "left {} as it is: {}",
+                self.messages.path(&left.path),
+                left.why
+            );
+            self.warn_of_file("left-as-it-is", &left.path, &text);
         }
+        let kept = self.journal.kept();
+        self.tell_of_kept(&kept);
         self.lookups.forget();
         undo.complete
+    }
+
+    /// Says where those files lie that were taken away and may be somebody's.
+    pub(super) fn tell_of_kept(&mut self, kept: &[journal::Item]) {
+        for item in kept {
+            let text = format!(
+                "kept {} as {}: {}",
+                self.messages.path(&item.path),
+                self.messages.path(&item.lies),
+                item.why
+            );
+            self.warn_of_file("kept", &item.lies, &text);
+        }
     }
 
     /// Starts the guest from its beginning.

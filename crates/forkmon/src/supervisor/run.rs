@@ -22,6 +22,8 @@ pub(super) enum Pending {
     },
     /// The modes of this terminal may be others now.
     Modes { device: u64 },
+    /// A file without a name is open for writing.
+    Nameless { process: Tid },
     /// The working folder may be another one now.
     Folder,
     /// Put arguments back that were ids, and translate an answer.

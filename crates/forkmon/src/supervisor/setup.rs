@@ -9,6 +9,7 @@ use super::pieces::Pieces;
 use super::run::Run;
 use super::waiting::Waiting;
 use super::{ALLOWANCE, OPEN_WRITE_BOUND, Supervisor, filter};
+use crate::cli::Effects;
 use crate::config::Config;
 use crate::control::{Place, Server};
 use crate::events::Events;
@@ -18,7 +19,7 @@ use crate::keys::Keys;
 use crate::messages::Messages;
 use crate::output::{Output, Teller};
 use anyhow::Context as _;
-use journal::Journal;
+use journal::{Journal, NewFolder};
 use snapshot::Inherited;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -65,9 +66,19 @@ pub(super) fn supervise(
     .context("cannot start a thread")?;
     let for_stores = Arc::clone(&keeper);
     let mut journal = Journal::new(journal::Options {
-        on_store: Box::new(move |store| {
+        undo: config.effects == Effects::Undo,
+        limit: config.journal_limit,
+        lasting_places: config
+            .state_dir
+            .iter()
+            .map(|folder| folder.join("forkmon"))
+            .collect(),
+        on_folder: Box::new(move |folder| {
             let mut keeper = for_stores.lock().unwrap_or_else(PoisonError::into_inner);
-            keeper.note_path(store);
+            match folder {
+                NewFolder::Store(path) => keeper.note_path(path),
+                NewFolder::Keep(path) => keeper.note_keep(path),
+            }
         }),
         ..journal::Options::default()
     });

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forkmon::control::place::Folders;
-use forkmon::control::{Asked, CheckpointStatus, Place, Reply, Request, Server, Status};
+use forkmon::control::{
+    Asked, CheckpointStatus, JournalItem, Place, Reply, Request, Server, Status,
+};
 
 /// Only a hang takes so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -99,8 +101,21 @@ pub fn plausible(request: Request) -> Reply {
             signal: Some(9),
         },
         Request::Status => Reply::Status(status()),
+        Request::Journal => Reply::Journal { items: items() },
         Request::Quit => Reply::Quitting,
     }
+}
+
+pub fn items() -> Vec<JournalItem> {
+    let item = |name: &str, stays| JournalItem {
+        path: format!("/home/u/project/{name}").into(),
+        at_ms: 1_700_000_000_000,
+        size: 12,
+        why: "the program had made it, and that was undone".to_owned(),
+        lies: format!("/tmp/.forkmon-4711-0/{name}").into(),
+        stays,
+    };
+    vec![item("out.txt", false), item("notes.txt", true)]
 }
 
 pub fn status() -> Status {

@@ -1,7 +1,7 @@
 //! The words: what is written is read back, and nothing else is taken for it.
 
 use forkmon::control::protocol::MAX_LINE;
-use forkmon::control::{CheckpointStatus, Reply, Request, Status};
+use forkmon::control::{CheckpointStatus, JournalItem, Reply, Request, Status};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -13,6 +13,7 @@ fn requests() -> impl Strategy<Value = Request> {
         Just(Request::Restart),
         Just(Request::Wait),
         Just(Request::Status),
+        Just(Request::Journal),
         Just(Request::Quit),
     ]
 }
@@ -45,6 +46,19 @@ fn checkpoints() -> impl Strategy<Value = CheckpointStatus> {
         )
 }
 
+fn items() -> impl Strategy<Value = JournalItem> {
+    any::<(String, u64, u64, String, String, bool)>().prop_map(
+        |(path, at_ms, size, why, lies, stays)| JournalItem {
+            path: path.into(),
+            at_ms,
+            size,
+            why,
+            lies: lies.into(),
+            stays,
+        },
+    )
+}
+
 fn replies() -> impl Strategy<Value = Reply> {
     let status = (
         any::<u64>(),
@@ -73,6 +87,7 @@ fn replies() -> impl Strategy<Value = Reply> {
         )
             .prop_map(|(run, code, signal)| Reply::Settled { run, code, signal }),
         status.prop_map(Reply::Status),
+        vec(items(), 0..4).prop_map(|items| Reply::Journal { items }),
         Just(Reply::Quitting),
         any::<(String, String)>().prop_map(|(code, message)| Reply::Refused { code, message }),
     ]

@@ -186,8 +186,8 @@ fn a_file_that_is_put_back_has_its_time_again() {
     forkmon.finish();
 }
 
-/// A mode cannot be put back yet: the checkpoints before are not used, which
-/// is said once, and those after are.
+/// The inode flags are not put back: the checkpoints before are not used, which is said
+/// once, and those after are.
 #[test]
 fn an_effect_that_cannot_be_undone_is_said_once_and_restarts() {
     let perl = require_guest!("perl");
@@ -195,8 +195,10 @@ fn an_effect_that_cannot_be_undone_is_said_once_and_restarts() {
         .file("old.txt", "last week's\n")
         .file("before.txt", "one\n")
         .file("after.txt", "one\n");
+    // FS_IOC_SETFLAGS with FS_NODUMP_FL, on those that have it already at a restart.
     let guest = project.perl(
-        "print 'before ', slurp('before.txt'), \"\\n\"; work(0.2); chmod(0600, 'old.txt') or die; \
+        "print 'before ', slurp('before.txt'), \"\\n\"; work(0.2); open(my $old, '<', 'old.txt') or die; \
+         ioctl($old, 0x40086602, my $flags = pack('q', 0x40)) or die \"no flags here: $!\"; \
          print \"changed\\n\"; work(0.3); print 'after ', slurp('after.txt'), \"\\n\";",
     );
     let argv = [perl.as_str(), &guest];
@@ -214,7 +216,7 @@ fn an_effect_that_cannot_be_undone_is_said_once_and_restarts() {
         assert_eq!(resume.from, None, "{resume:?}");
         assert_eq!(forkmon.wait_exit().output, project.fresh(&argv).stdout);
     }
-    // The restart leaves the mode, which is another thing to say, once.
+    // The restart leaves the flags, which is another thing to say, once.
     let warnings = forkmon.warnings();
     assert_eq!(warnings, ["effect", "left-as-it-is"]);
     forkmon.finish();

@@ -46,6 +46,7 @@ impl Guest {
         fs::create_dir(base.path().join("store")).unwrap();
         let mut options = Options {
             places: vec![base.path().join("store")],
+            lasting_places: vec![base.path().join("keep")],
             ..Options::default()
         };
         change(&mut options);
@@ -66,6 +67,17 @@ impl Guest {
 
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The time since the last change of a file.
+    pub fn age(&self, name: &str) -> std::time::Duration {
+        let found = fs::symlink_metadata(self.path(name)).unwrap();
+        let changed = std::time::Duration::new(
+            found.ctime().try_into().unwrap(),
+            found.ctime_nsec().try_into().unwrap(),
+        );
+        let now = std::time::SystemTime::now();
+        now.duration_since(std::time::UNIX_EPOCH).unwrap() - changed
     }
 
     pub fn inode(&self, name: &str) -> u64 {
@@ -92,20 +104,18 @@ impl Guest {
         file.unwrap()
     }
 
-    pub fn open_effect(&self, name: &str, create: bool, truncate: bool) -> Effect {
+    pub fn open_effect(&self, name: &str, create: bool) -> Effect {
         Effect::OpenWrite {
             path: self.path(name),
             create,
             exclusive: false,
-            truncate,
-            append: false,
             follow: true,
         }
     }
 
     /// `open(O_CREAT | O_TRUNC)`
     pub fn create(&mut self, name: &str) -> File {
-        let effect = self.open_effect(name, true, true);
+        let effect = self.open_effect(name, true);
         let mut how = OpenOptions::new();
         how.write(true).create(true).truncate(true);
         self.open(name, &how, effect)
@@ -113,7 +123,7 @@ impl Guest {
 
     /// `open(O_RDWR)`
     pub fn open_existing(&mut self, name: &str) -> File {
-        let effect = self.open_effect(name, false, false);
+        let effect = self.open_effect(name, false);
         let mut how = OpenOptions::new();
         how.read(true).write(true);
         self.open(name, &how, effect)
@@ -125,8 +135,6 @@ impl Guest {
             path: self.path(name),
             create: true,
             exclusive: false,
-            truncate: false,
-            append: true,
             follow: true,
         };
         let mut how = OpenOptions::new();
@@ -168,6 +176,7 @@ impl Guest {
             to: self.path(to),
             no_replace: false,
             exchange,
+            in_use: false,
         }
     }
 
@@ -205,7 +214,10 @@ impl Guest {
 
     pub fn remove_folder(&mut self, name: &str) -> Result<(), Unjournaled> {
         let path = self.path(name);
-        let effect = Effect::RemoveFolder { path: path.clone() };
+        let effect = Effect::RemoveFolder {
+            path: path.clone(),
+            in_use: false,
+        };
         let (result, undoable) = self.call(effect, || fs::remove_dir(path));
         result.unwrap();
         undoable
@@ -216,6 +228,7 @@ impl Guest {
         let effect = Effect::Link {
             from: from.clone(),
             to: to.clone(),
+            follow: false,
         };
         let (result, undoable) = self.call(effect, || fs::hard_link(from, to));
         undoable.unwrap();
@@ -228,6 +241,24 @@ impl Guest {
         let (result, undoable) = self.call(effect, || std::os::unix::fs::symlink(target, to));
         undoable.unwrap();
         result.unwrap();
+    }
+
+    /// A change of attributes, made by `call`.
+    pub fn change<T>(
+        &mut self,
+        name: &str,
+        follow: bool,
+        call: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> Result<(), Unjournaled> {
+        let path = self.path(name);
+        let effect = Effect::Attributes {
+            path: path.clone(),
+            follow,
+            extended: true,
+        };
+        let (result, undoable) = self.call(effect, || call(&path));
+        result.unwrap();
+        undoable
     }
 
     pub fn make_fifo(&mut self, name: &str) {
@@ -260,11 +291,24 @@ impl Guest {
         tree
     }
 
-    /// What lies in the stores that there are.
-    pub fn stored(&self) -> usize {
+    /// What lies in the stores that there are and is there to be put back.
+    pub fn stored(&mut self) -> usize {
         let mut tree = Tree::new();
         walk(&self.base.path().join("store"), &mut tree);
+        for item in self.journal.taken_away() {
+            tree.remove(&item.lies);
+        }
         tree.values().filter(|node| node.kind != "folder").count()
+    }
+
+    /// What the journal says that it has taken away: bytes by path.
+    pub fn taken_away(&mut self) -> Vec<(PathBuf, String)> {
+        let items = self.journal.taken_away();
+        let read = |lies: &Path| fs::read_to_string(lies).unwrap();
+        items
+            .iter()
+            .map(|item| (item.path.clone(), read(&item.lies)))
+            .collect()
     }
 }
 

@@ -1,0 +1,128 @@
+//! Files that the guest has open for writing at a checkpoint: writes through them are
+//! not seen, so that their bytes are saved at the checkpoint itself.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::entry::Change;
+use crate::file::{FileId, Look, open_path, proc_path};
+use crate::journal::Journal;
+use crate::store::Copy;
+use crate::{Mark, Obstacle, Unjournaled};
+
+impl Journal {
+    /// At a checkpoint, right after [`Journal::mark`]: saves the length and bytes of a
+    /// regular file that the guest opened for writing, since writes through it are not
+    /// seen. Undoing to this mark puts them back into the same inode. Not for files
+    /// that the guest inherited.
+    ///
+    /// `fd_path` is `/proc/PID/fd/N` (or a file in `map_files`), `path` the file's name,
+    /// `mapped` whether the guest has the file mapped shared and writable by any
+    /// descriptor: its times do not tell of writes through memory, so that it is always
+    /// copied anew.
+    ///
+    /// # Errors
+    /// When it is too large or cannot be copied: the checkpoint is not usable.
+    pub fn hold(
+        &mut self,
+        mark: Mark,
+        fd_path: &Path,
+        path: &Path,
+        mapped: bool,
+    ) -> Result<(), Unjournaled> {
+        self.try_hold(mark, fd_path, path, mapped)
+            .map_err(|why| why.at(path))
+    }
+
+    fn try_hold(
+        &mut self,
+        mark: Mark,
+        fd_path: &Path,
+        path: &Path,
+        mapped: bool,
+    ) -> Result<(), Obstacle> {
+        let pin = open_path(fd_path, true)
+            .map_err(|cause| Obstacle::io("find a file that the guest has open", cause))?;
+        let look = Look::of(&pin)
+            .map_err(|cause| Obstacle::io("look at a file that the guest has open", cause))?;
+        if !look.is_regular() {
+            return Ok(());
+        }
+        let named = matches!(Look::at(path, false), Ok(Some(there)) if there.id == look.id);
+        let folder = path.parent().filter(|_| named);
+        let known = self.provenance.get(look.id).is_some();
+        let file = self.provenance.track(look.id, &pin, folder);
+        if !known {
+            // Opened in a way that was not seen: its close will come all the same.
+            file.owed = 1;
+            self.marks.entry(mark).or_default().insert(look.id, 1);
+        }
+        let file = self.provenance.track(look.id, &pin, folder);
+        if file.saved >= Some(mark) || !self.undoes {
+            return Ok(());
+        }
+        let copy = self.copy(path, &pin, &look, self.hold_limit, !mapped, false)?;
+        self.push(Change::Content {
+            path: path.to_owned(),
+            id: look.id,
+            copy,
+            pin: (!named).then(|| Arc::new(pin)),
+            mapped,
+            held: true,
+        });
+        if let Some(file) = self.provenance.get_mut(look.id) {
+            file.saved = Some(mark);
+        }
+        Ok(())
+    }
+
+    /// A copy of a file as it is, or the last one if it still is (and `reuse`). `most`
+    /// bytes are copied where no blocks can be shared. `persons`: somebody else wrote
+    /// them after the guest.
+    pub(crate) fn copy(
+        &mut self,
+        path: &Path,
+        fd: &OwnedFd,
+        look: &Look,
+        most: u64,
+        reuse: bool,
+        persons: bool,
+    ) -> Result<Arc<Copy>, Obstacle> {
+        let last = self.provenance.get(look.id).and_then(|f| f.copy.upgrade());
+        if let Some(last) = last
+            && reuse
+            && last.is_of(look, self.settle)
+        {
+            return Ok(last);
+        }
+        let to = if persons {
+            // Should we be killed, it is there for the person.
+            self.stores.fresh_in_keep(path)?
+        } else {
+            self.stores.fresh(path, Some(look))?
+        };
+        let from =
+            File::open(proc_path(fd)).map_err(|cause| Obstacle::io("open it to copy it", cause))?;
+        let share = self.share(look.size)?;
+        let mut copy = Copy::take(&from, look, to, share, most)?;
+        copy.persons = persons;
+        let copy = Arc::new(copy);
+        if let Some(file) = self.provenance.get_mut(look.id) {
+            file.copy = Arc::downgrade(&copy);
+        }
+        Ok(copy)
+    }
+
+    /// Whether somebody else wrote what lies under a name after the guest had its
+    /// hands on it.
+    pub(crate) fn is_persons(&self, path: &Path, id: FileId) -> bool {
+        let written = self
+            .provenance
+            .get(id)
+            .is_some_and(|file| file.foreign.is_some());
+        let replaced = |left: &Option<FileId>| *left != Some(id);
+        written || self.names.get(path).is_some_and(replaced)
+    }
+}

@@ -1,0 +1,187 @@
+//! What is saved in a store: second names of removed inodes, folders that were taken
+//! out of the way, and copies of bytes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::fs::{Mode, fchmod, futimens};
+
+use super::room::Share;
+use crate::file::Look;
+
+/// How much is copied between two looks at the clock, in bytes.
+const PIECE: u64 = 64 << 20;
+
+/// Whoever opens a file that is being put back waits; the kernel lets them in after
+/// `fs.lease-break-time`, 45 seconds, and then nothing may be written any more.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// A removed inode, under a name in the store; gone when dropped. A folder that is not
+/// empty stays: nobody of the guest's put anything there.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: SavedKind,
+}
+
+/// What is saved of a removed inode.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum SavedKind {
+    /// What nobody but the guest has changed since forkmon knows it.
+    Plain,
+    /// What somebody else wrote after the guest had written there.
+    Persons,
+    /// The folder itself, for which an empty twin lies under its name until the
+    /// guest's call removes that.
+    Folder,
+}
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        let _ = match self.kind {
+            SavedKind::Folder => fs::remove_dir(&self.path),
+            SavedKind::Plain | SavedKind::Persons => fs::remove_file(&self.path),
+        };
+    }
+}
+
+/// The bytes that a file once had, in the store; gone when dropped.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    pub(crate) path: PathBuf,
+    /// The original, at the time of the copy.
+    pub(crate) look: Look,
+    /// Somebody else had written them after the guest.
+    pub(crate) persons: bool,
+    taken: SystemTime,
+    _share: Share,
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Why there is no copy.
+#[derive(Debug)]
+pub(crate) enum NoCopy {
+    /// The file system cannot share blocks, and that many bytes take too long.
+    TooLong,
+    Io(io::Error),
+}
+
+impl Copy {
+    /// Copies what `from` reads.
+    pub(crate) fn take(
+        from: &File,
+        look: &Look,
+        path: PathBuf,
+        share: Share,
+        most: u64,
+    ) -> Result<Copy, NoCopy> {
+        let copy = Copy {
+            path,
+            look: *look,
+            persons: false,
+            taken: SystemTime::now(),
+            _share: share,
+        };
+        copy_to(from, look.size, &copy.path, most)?;
+        Ok(copy)
+    }
+
+    /// Whether this is still a copy of the file that `look` shows. Times are only
+    /// as fine as the kernel's clock tick, so a version counts as settled when it
+    /// was older than `settle` as it was copied.
+    pub(crate) fn is_of(&self, look: &Look, settle: Duration) -> bool {
+        self.look.same_version(look) && self.look.is_settled(self.taken, settle)
+    }
+
+    /// Writes the bytes, the length and the times into an open file, which stands at
+    /// its beginning.
+    pub(crate) fn write_into(&self, to: &File) -> io::Result<()> {
+        let bytes = File::open(&self.path)?;
+        let now = Look::of(to)?;
+        if now.size > self.look.size {
+            rustix::fs::ftruncate(to, self.look.size)?;
+        }
+        if self.look.size > 0 && rustix::fs::ioctl_ficlone(to, &bytes).is_err() {
+            copy_bytes(&bytes, to, self.look.size)?;
+        }
+        // A write takes the set-user-id bits away; other bits only a person can have
+        // changed meanwhile, and they are left as they are.
+        if now.mode & 0o777 == self.look.mode & 0o777 && Look::of(to)?.mode != self.look.mode {
+            fchmod(to, Mode::from_raw_mode(self.look.mode))?;
+        }
+        Ok(futimens(to, &self.look.times())?)
+    }
+
+    /// Makes a new file with these bytes.
+    pub(crate) fn put_at(&self, path: &Path) -> Result<(), NoCopy> {
+        let bytes = File::open(&self.path).map_err(NoCopy::Io)?;
+        copy_to(&bytes, self.look.size, path, u64::MAX)
+    }
+}
+
+/// Whether a file begins with the bytes of another one.
+pub(crate) fn begins(with: &Path, path: &Path) -> bool {
+    let open = |path| {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
+        let file = options.open(path)?;
+        let look = Look::of(&file)?;
+        Ok::<_, io::Error>((io::BufReader::new(file).bytes(), look))
+    };
+    let (Ok((first, part)), Ok((second, whole))) = (open(with), open(path)) else {
+        return false;
+    };
+    let mut pairs = first.zip(second);
+    part.is_regular()
+        && whole.is_regular()
+        && whole.size >= part.size
+        && pairs.all(|pair| matches!(pair, (Ok(a), Ok(b)) if a == b))
+}
+
+/// Copies what `from` reads into a new file that nobody but us can open, sharing the
+/// blocks where the file system can; where it cannot, no more than `most` bytes.
+pub(crate) fn copy_to(from: &File, size: u64, path: &Path, most: u64) -> Result<(), NoCopy> {
+    let mut options = OpenOptions::new();
+    let to = options.write(true).create_new(true).mode(0o600).open(path);
+    let to = to.map_err(NoCopy::Io)?;
+    if size == 0 || rustix::fs::ioctl_ficlone(&to, from).is_ok() {
+        return Ok(());
+    }
+    let copied = if size > most {
+        Err(NoCopy::TooLong)
+    } else {
+        copy_bytes(from, &to, size).map_err(NoCopy::Io)
+    };
+    if copied.is_err() {
+        // Nobody knows of it yet.
+        let _ = fs::remove_file(path);
+    }
+    copied
+}
+
+/// From where the two stand on.
+fn copy_bytes(from: &File, to: &File, size: u64) -> io::Result<()> {
+    let began = Instant::now();
+    let mut left = size;
+    while left > 0 {
+        // Uses copy_file_range and falls back to reading and writing.
+        let copied = io::copy(&mut from.take(left.min(PIECE)), &mut &*to)?;
+        if copied == 0 {
+            break;
+        }
+        left -= copied;
+        if began.elapsed() > LONGEST {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(())
+}
