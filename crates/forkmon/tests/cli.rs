@@ -12,6 +12,7 @@ use forkmon::cli::{CtlAction, Mode, parse};
 use forkmon::config::{Config, Environment};
 use forkmon::keys::When;
 use forkmon::messages::Color;
+use forkmon::{input, output};
 
 fn surroundings() -> Environment {
     Environment {
@@ -48,6 +49,41 @@ fn refused(words: &[&str]) -> String {
 }
 
 #[test]
+fn output_and_input_are_as_asked() {
+    let replay = config(&["--output", "replay", "--output-limit=1MiB", "x"]).output;
+    assert_eq!((replay.mode, replay.limit), (output::Mode::Replay, 1 << 20));
+    for (typed, expected) in [
+        ("--clear", output::Clear::Screen),
+        ("--clear=screen", output::Clear::Screen),
+        ("--clear=all", output::Clear::All),
+    ] {
+        // The next word is the command's, not the option's.
+        let config = config(&[typed, "all"]);
+        assert_eq!(config.output.clear, Some(expected), "{typed}");
+        assert_eq!(config.command, ["all"]);
+    }
+    for (typed, expected) in [
+        ("inherit", input::Mode::Inherit),
+        ("replay", input::Mode::Replay),
+        ("null", input::Mode::Null),
+    ] {
+        assert_eq!(config(&["--stdin", typed, "x"]).stdin, Some(expected));
+    }
+}
+
+/// Nobody goes back in a run that is not watched: it has forkmon's own streams.
+#[test]
+fn once_carries_nothing() {
+    let config = |words: &[&str]| config(&[words, &["--once", "x"]].concat());
+    assert_eq!(config(&[]).stdin, Some(input::Mode::Inherit));
+    assert_eq!(config(&["--stdin", "null"]).stdin, Some(input::Mode::Null));
+    assert_eq!(
+        config(&["--output", "replay"]).output.mode,
+        output::Mode::Live
+    );
+}
+
+#[test]
 fn the_defaults_are_those_that_are_documented() {
     let config = config(&["lua", "main.lua"]);
     assert_eq!(config.command, ["lua", "main.lua"]);
@@ -59,6 +95,10 @@ fn the_defaults_are_those_that_are_documented() {
     assert!((config.budget - 0.05).abs() < 1e-12);
     assert_eq!(config.max_checkpoints, 32);
     assert_eq!(config.max_memory, 2 << 30);
+    assert_eq!(config.stdin, None);
+    assert_eq!(config.output.mode, output::Mode::Live);
+    assert_eq!(config.output.clear, None);
+    assert_eq!(config.output.limit, 16 << 20);
     assert_eq!(config.stop_signal, None);
     assert_eq!(config.stop_timeout, Duration::from_secs(3));
     assert_eq!(config.events, None);

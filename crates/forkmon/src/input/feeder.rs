@@ -56,7 +56,7 @@ impl Feeder {
         fcntl_setfl(&writer, fcntl_getfl(&writer)? | OFlags::NONBLOCK)?;
         let feeder = Arc::new(Self {
             state: Mutex::new(State {
-                record: Record::new()?,
+                record: Record::default(),
                 fed: 0,
                 writer: Some(Arc::new(File::from(writer))),
                 ended: false,
@@ -209,11 +209,16 @@ impl Feeder {
             return;
         }
         let bytes = &bytes[..count];
-        if let Err(error) = state.record.push(bytes) {
-            let first = !std::mem::replace(&mut state.is_lost, true);
+        let failure = match state.is_lost {
+            // Its place would be after a gap.
+            true => Some(None),
+            false => state.record.push(bytes).err().map(Some),
+        };
+        if let Some(error) = failure {
+            state.is_lost = true;
             let writer = state.writer.clone();
             drop(state);
-            if first {
+            if let Some(error) = error {
                 (self.lost)(&error);
             }
             if let Some(writer) = writer {

@@ -9,53 +9,34 @@ use std::os::unix::fs::FileExt;
 const LIMIT: u64 = 1 << 30;
 
 /// All input from its beginning on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Record {
-    file: File,
+    /// Made in the folder for temporary files when there is something to be kept.
+    file: Option<File>,
     end: u64,
-    /// Nothing was added since this happened.
-    failure: Option<io::Error>,
 }
 
 impl Record {
-    /// An empty one, in the folder for temporary files.
-    ///
-    /// # Errors
-    ///
-    /// When a file cannot be made there.
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            file: tempfile::tempfile()?,
-            end: 0,
-            failure: None,
-        })
-    }
-
     /// How much there is.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Adds what came next. Once that has failed, nothing is added any more.
+    /// Adds what came next.
     ///
     /// # Errors
     ///
-    /// When the limit is reached, or the file cannot be written to: there is no room
-    /// left, as a rule.
+    /// When the limit is reached, or the file cannot be made or written to: there is
+    /// no room left, as a rule.
     pub(super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Some(failure) = &self.failure {
-            return Err(io::Error::new(failure.kind(), failure.to_string()));
+        if self.end + bytes.len() as u64 > LIMIT {
+            return Err(io::Error::other("it is more than 1 GiB"));
         }
-        let written = if self.end + bytes.len() as u64 > LIMIT {
-            Err(io::Error::other("it is more than 1 GiB"))
-        } else {
-            self.file.write_all_at(bytes, self.end)
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(tempfile::tempfile()?),
         };
-        if let Err(failure) = written {
-            let told = io::Error::new(failure.kind(), failure.to_string());
-            self.failure = Some(failure);
-            return Err(told);
-        }
+        file.write_all_at(bytes, self.end)?;
         self.end += bytes.len() as u64;
         Ok(())
     }
@@ -69,7 +50,9 @@ impl Record {
         let left = self.end.saturating_sub(from);
         let length = most.min(usize::try_from(left).unwrap_or(usize::MAX));
         let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, from)?;
+        if let Some(file) = &self.file {
+            file.read_exact_at(&mut bytes, from)?;
+        }
         Ok(bytes)
     }
 }

@@ -1,7 +1,7 @@
 //! `--stdin`: what the guest had read up to the checkpoint counts as read, what it
 //! read after that is given to it again.
 
-use crate::harness::{Forkmon, Project, Save, build_c};
+use crate::harness::{Forkmon, Project, Save, Terminal, build_c};
 use crate::require_guest;
 
 /// Reads one line, works, reads the late file, and then the rest of the input.
@@ -36,14 +36,6 @@ fn project(name: &str, program: &str) -> Project {
         .file("main.py", program)
 }
 
-/// Waits for a resume, which must have kept what came before the late file.
-fn resumed(forkmon: &mut Forkmon) {
-    let resume = forkmon.wait_resume();
-    if resume.from.is_none() || resume.kept_ms < 300.0 {
-        forkmon.fail(&format!("it did not resume late: {resume:?}"));
-    }
-}
-
 fn restarted(forkmon: &mut Forkmon) {
     let resume = forkmon.wait_resume();
     if !resume.path.ends_with("main.py") {
@@ -75,7 +67,7 @@ fn what_was_read_after_the_checkpoint_is_read_again() {
             ("four\n", Save::InPlace),
         ] {
             project.save("late.txt", text, how);
-            resumed(&mut forkmon);
+            forkmon.wait_late_resume();
             assert_eq!(forkmon.wait_exit().output, fresh(&project));
         }
         let changed = program.replace("'early'", "'again'");
@@ -102,7 +94,7 @@ fn what_is_written_now_and_then_arrives_at_once() {
     assert_eq!(forkmon.wait_output("one b\n"), "one b\n");
     for text in ["two", "three"] {
         project.save("late.txt", text, Save::InPlace);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
         forkmon.wait_output(&format!("late {text}\n{text} b\n"));
         let line = format!("for {text}");
         forkmon.type_line(&line);
@@ -116,7 +108,7 @@ fn what_is_written_now_and_then_arrives_at_once() {
     forkmon.close_input();
     assert_eq!(forkmon.wait_exit().code, Some(0));
     project.save("late.txt", "four", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     let output = forkmon.wait_exit().output;
     assert_eq!(output, "late four\nfour b\nfour for two\nfour for three\n");
     forkmon.finish();
@@ -136,7 +128,7 @@ fn a_guest_that_polls_without_blocking_sees_the_same() {
     assert_eq!(forkmon.wait_exit().output, "then the end\nthen the end\n");
     for text in ["two", "three"] {
         project.save("late.txt", &format!("{text}\n"), Save::InPlace);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
         assert_eq!(
             forkmon.wait_exit().output,
             format!("late {text}\nthen b\nthen the end\nthen the end\n")
@@ -144,7 +136,7 @@ fn a_guest_that_polls_without_blocking_sees_the_same() {
     }
     // A restart finds it as it was at first: it blocks.
     project.remove("late.txt");
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     assert_eq!(forkmon.wait_exit().code, Some(97));
     forkmon.finish();
 }
@@ -178,7 +170,7 @@ fn long_input_is_given_again_from_where_it_was_read_to() {
     let first = forkmon.wait_exit().output;
     for text in ["two", "three"] {
         project.save("late.txt", text, Save::InPlace);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
         assert_eq!(forkmon.wait_exit().output, first.replace("one", text));
     }
     forkmon.finish();
@@ -246,7 +238,7 @@ fn input_that_nobody_reads_stays_where_it_is() {
     assert_eq!(forkmon.wait_exit().output, "early b'00'\none b'0000'\n");
     for text in ["two", "three"] {
         project.save("late.txt", text, Save::InPlace);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
         assert_eq!(forkmon.wait_exit().output, format!("{text} b'0000'\n"));
     }
     assert!(!count.exists(), "all of it was read");
@@ -278,7 +270,7 @@ fn null_is_an_empty_input() {
         .start();
     assert_eq!(forkmon.wait_exit().output, "early \nlate one\n");
     project.save("late.txt", "two", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     assert_eq!(forkmon.wait_exit().output, "late two\n");
     forkmon.finish();
 }
@@ -297,12 +289,54 @@ fn inherited_input_is_read_once() {
     forkmon.type_line("b");
     forkmon.wait_output("one b\n");
     project.save("late.txt", "two", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     assert_eq!(forkmon.wait_output("late two\n"), "late two\n");
     forkmon.type_line("c");
     forkmon.close_input();
     assert_eq!(forkmon.wait_exit().output, "two c\n");
     forkmon.finish();
+}
+
+/// Without a place to keep it, the program gets its input once. Forkmon ends at an edit
+/// that it cannot follow: a run without that input would be wrong.
+#[test]
+fn input_that_cannot_be_kept_ends_forkmon_at_the_next_edit() {
+    let python = require_guest!("python3");
+    let mut project = project("input-lost", BYTES);
+    let mut forkmon = project
+        .launch(&[python.as_str(), "main.py"])
+        .env("TMPDIR", "/nonexistent")
+        .with_input()
+        .start();
+    for line in ["a", "b", "c"] {
+        forkmon.type_line(line);
+    }
+    forkmon.close_input();
+    let exit = forkmon.wait_exit();
+    assert_eq!(exit.output, "early a\nlate one\none b\none c\n");
+    assert_eq!(forkmon.warnings(), ["input-lost"]);
+    project.save("late.txt", "two", Save::InPlace);
+    assert_eq!(forkmon.wait_end(), 125);
+    let said = forkmon.messages();
+    assert!(
+        said.contains("cannot give the program its input again"),
+        "{said}"
+    );
+}
+
+/// What is typed into a terminal is not kept, so that it cannot be asked for.
+#[test]
+fn a_terminal_cannot_be_replayed() {
+    require_guest!("setsid");
+    let project = Project::new("input-terminal");
+    let mut forkmon = project
+        .launch(&["true"])
+        .on_terminal(Terminal::new(24, 80))
+        .option("--stdin=replay")
+        .start();
+    assert_eq!(forkmon.wait_end(), 125);
+    let said = forkmon.output();
+    assert!(said.contains("leave the option out"), "{said}");
 }
 
 /// A regular file goes back by its offset, also when the guest is started again.
@@ -321,7 +355,7 @@ fn a_file_is_read_again_from_where_it_stood() {
     let expected = |late: &str| format!("early a\nlate {late}\n{late} b\n{late} c\n");
     assert_eq!(forkmon.wait_exit().output, expected("one"));
     project.save("late.txt", "two", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     assert_eq!(forkmon.wait_exit().output, expected("two"));
     project.save("main.py", &format!("{BYTES}#\n"), Save::InPlace);
     restarted(&mut forkmon);

@@ -1,6 +1,6 @@
 //! `--output replay`: after a resume, the whole output of the run is shown.
 
-use crate::harness::{Forkmon, PATIENCE, Project, Save, build_c};
+use crate::harness::{PATIENCE, Project, Save, build_c};
 use crate::require_guest;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -17,14 +17,6 @@ const TOKEN: &str = "import os, sys, time\n\
      end = time.monotonic() + 0.4\n\
      while time.monotonic() < end: pass\n\
      print(open('late.txt').read().strip())\n";
-
-/// Waits for a resume, which must have kept what came before the late file.
-fn resumed(forkmon: &mut Forkmon) {
-    let resume = forkmon.wait_resume();
-    if resume.from.is_none() || resume.kept_ms < 300.0 {
-        forkmon.fail(&format!("it did not resume late: {resume:?}"));
-    }
-}
 
 /// The bytes of a stream that an `exit` event names.
 fn shown(exit: &Value, stream: &str, all: &str) -> String {
@@ -46,7 +38,7 @@ fn a_resume_shows_the_whole_output_and_runs_only_the_end_of_it() {
     assert!(first.ends_with("\nhalf a line, one\n"), "{first}");
     for (text, how) in [("two", Save::InPlace), ("three\n", Save::ByRename)] {
         project.save("late.txt", text, how);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
         // The token is the first run's: nothing of the early part ran again.
         assert_eq!(
             forkmon.wait_exit().output,
@@ -77,7 +69,7 @@ fn the_events_say_where_the_output_of_a_run_is() {
     for text in ["one\n", "two\n", "three\n"] {
         if text != "one\n" {
             project.save("late.txt", text, Save::InPlace);
-            resumed(&mut forkmon);
+            forkmon.wait_late_resume();
         }
         let exit = forkmon.wait_event("exit");
         let output = shown(&exit.value, "stdout", &forkmon.output());
@@ -121,7 +113,7 @@ fn what_was_in_the_guests_own_buffers_comes_out_once() {
         assert_eq!(forkmon.wait_exit().output, project.fresh(&argv).stdout);
         for text in ["two\n", "three\n"] {
             project.save("late.txt", text, Save::InPlace);
-            resumed(&mut forkmon);
+            forkmon.wait_late_resume();
             assert_eq!(forkmon.wait_exit().output, project.fresh(&argv).stdout);
         }
         forkmon.finish();
@@ -162,7 +154,7 @@ fn one_file_for_both_streams_keeps_their_order() {
     ];
     assert_eq!(forkmon.wait_exit().output, project.fresh(&merged).stdout);
     project.save("late.txt", "two\n", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     assert_eq!(forkmon.wait_exit().output, project.fresh(&merged).stdout);
     forkmon.finish();
 }
@@ -186,7 +178,7 @@ fn a_message_stands_between_lines_and_after_the_output_before_it() {
         .start();
     forkmon.wait_output("waiting for an edit\n");
     project.save("late.txt", "two\n", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     forkmon.wait_output("waiting for an edit\n");
     let all = forkmon.output();
     let lines: Vec<&str> = all.lines().collect();
@@ -227,7 +219,7 @@ fn a_run_that_is_dropped_on_its_way_leaves_no_trace_in_the_next_one() {
         .start();
     assert_eq!(forkmon.wait_output("half of one"), "early\nhalf of one");
     project.save("late.txt", "two\n", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     let exit = forkmon.wait_event("exit");
     let all = forkmon.output();
     assert_eq!(
@@ -297,7 +289,7 @@ fn a_reader_that_does_not_read_stops_the_guest_but_not_forkmon() {
     forkmon.wait_messages("has read", 1);
     for (times, text) in [(2, "two\n"), (3, "three\n")] {
         project.save("late.txt", text, Save::InPlace);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
         forkmon.wait_messages("has read", times);
     }
     assert!(forkmon.all("exit").is_empty(), "nothing stopped the guest");
@@ -392,7 +384,7 @@ fn what_is_above_the_limit_is_not_shown_again_and_that_is_said_once() {
     );
     for text in ["two\n", "three\n"] {
         project.save("late.txt", text, Save::InPlace);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
         let output = forkmon.wait_exit().output;
         let fresh = project.fresh(&argv).stdout;
         assert!(
@@ -428,7 +420,7 @@ fn a_redirected_file_is_never_shortened() {
     let read = || std::fs::read_to_string(&file).expect("the file is there");
     let first = read();
     project.save("late.txt", "two\n", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     forkmon.wait_exit();
     assert_eq!(read(), format!("{first}half a line, two\n"));
     forkmon.finish();

@@ -12,14 +12,6 @@ fn terminal() -> Terminal {
     Terminal::new(ROWS, COLUMNS)
 }
 
-/// Waits for a resume, which must have kept what came before the late file.
-fn resumed(forkmon: &mut Forkmon) {
-    let resume = forkmon.wait_resume();
-    if resume.from.is_none() || resume.kept_ms < 300.0 {
-        forkmon.fail(&format!("it did not resume late: {resume:?}"));
-    }
-}
-
 /// Runs a program on a terminal, plainly and under forkmon, edits the late file, and
 /// compares what is written, byte by byte.
 fn check(mut project: Project, argv: &[&str]) {
@@ -43,7 +35,7 @@ fn check(mut project: Project, argv: &[&str]) {
     compare(&mut forkmon, &project);
     for (text, how) in [("two\n", Save::InPlace), ("three\n", Save::ByRename)] {
         project.save("late.txt", text, how);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
         compare(&mut forkmon, &project);
     }
     forkmon.finish();
@@ -137,7 +129,7 @@ fn modes_hold_for_both_terminals() {
     assert_eq!(forkmon.wait_exit().output, fresh);
     for text in ["two\n", "three\n"] {
         project.save("late.txt", text, Save::InPlace);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
         let (fresh, _) = project.fresh_on_terminal(&argv, terminal());
         assert_eq!(
             forkmon.wait_exit().output.replace('\r', ""),
@@ -210,7 +202,7 @@ fn another_size_is_there_when_the_guest_is_told() {
     }
     // A copy comes from a time when the size was another one, and is told, too.
     project.save("late.txt", "two\n", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     let all = forkmon.wait_output(&format!("two {}", line(119)));
     assert!(all.starts_with(&line(119)), "{all}");
     forkmon.terminal().resize(ROWS, 40);
@@ -267,7 +259,7 @@ fn curses_works_and_the_terminal_is_put_back() {
     // Without cbreak this would wait for the end of the line.
     forkmon.wait_output("one-key-a.");
     project.save("late.txt", "two\n", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     let all = forkmon.wait_output("ready-two.");
     assert!(all.contains("early (30, 101)"), "{all}");
     forkmon.terminal().type_in(b"q");
@@ -282,7 +274,7 @@ fn curses_works_and_the_terminal_is_put_back() {
     assert!(modes.output_modes.contains(OutputModes::OPOST));
     // Dropped and started again, it finds the terminal as at first.
     project.save("late.txt", "three\n", Save::InPlace);
-    resumed(&mut forkmon);
+    forkmon.wait_late_resume();
     forkmon.wait_output("ready-three.");
     project.save("main.py", "import termios; print(termios.tcgetattr(0)[3] == termios.tcgetattr(1)[3], termios.tcgetattr(0)[3] & termios.ECHO)\n", Save::InPlace);
     forkmon.wait_output("True 8\r\n");
@@ -317,7 +309,7 @@ fn a_stopped_terminal_stops_only_the_guest() {
     forkmon.terminal().type_in(b"\x13");
     for text in ["two\n", "three\n"] {
         project.save("late.txt", text, Save::InPlace);
-        resumed(&mut forkmon);
+        forkmon.wait_late_resume();
     }
     forkmon.terminal().type_in(b"\x11");
     let all = forkmon.wait_output("three 99999\r\n");
@@ -366,7 +358,7 @@ fn clear_comes_before_a_resume_and_a_restart() {
         );
         for text in ["two", "three"] {
             project.save("late.txt", text, Save::InPlace);
-            resumed(&mut forkmon);
+            forkmon.wait_late_resume();
             let shown = forkmon.wait_output("waiting for an edit\r\n");
             assert!(shown.starts_with(sequence), "{output} {option}: {shown:?}");
             assert_eq!(shown.matches(sequence).count(), 1);

@@ -6,274 +6,22 @@
 //! event, so an exit always comes with the whole output of its run. No thread
 //! has to be trusted to have read far enough.
 
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, ChildStdin};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::PATIENCE;
 use super::event::{Event, Exit, Resume};
-use super::fresh::{environment, status_code};
-use super::processes::{MARK, children_of, command_line, kill_marked, marked, wait_until_gone};
-use super::project::{Project, chmod};
+use super::fresh::status_code;
+use super::processes::{children_of, command_line, kill_marked, marked, wait_until_gone};
 use super::terminal::Terminal;
-
-/// The `forkmon` under test.
-pub fn program() -> PathBuf {
-    std::env::var_os("FORKMON_TEST_PROGRAM")
-        .unwrap_or_else(|| env!("CARGO_BIN_EXE_forkmon").into())
-        .into()
-}
-
-/// How forkmon is to be started.
-pub struct Launch<'a> {
-    project: &'a Project,
-    argv: Vec<OsString>,
-    options: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
-    through: Vec<OsString>,
-    program: PathBuf,
-    folder: PathBuf,
-    input: bool,
-    terminal: Option<Terminal>,
-    budget: &'static str,
-}
-
-impl Project {
-    /// Starts `forkmon run` on a command in the project's root.
-    pub fn watch(&self, argv: &[&str]) -> Forkmon {
-        self.launch(argv).start()
-    }
-
-    /// The same with more to say before it starts.
-    pub fn launch(&self, argv: &[&str]) -> Launch<'_> {
-        Launch {
-            project: self,
-            argv: argv.iter().map(OsString::from).collect(),
-            options: Vec::new(),
-            environment: Vec::new(),
-            through: Vec::new(),
-            program: program(),
-            folder: self.root(),
-            input: false,
-            terminal: None,
-            budget: "--budget=100%",
-        }
-    }
-}
-
-impl Launch<'_> {
-    /// Adds an option of `forkmon run`.
-    pub fn option(mut self, option: impl AsRef<OsStr>) -> Self {
-        self.options.push(option.as_ref().into());
-        self
-    }
-
-    /// Leaves the budget for checkpoints at its default.
-    ///
-    /// The cost of a checkpoint is measured in real time, which whatever else
-    /// the machine does makes longer. So that what is tested does not hang on
-    /// that, the tests give forkmon a budget that always allows the next
-    /// checkpoint, except where the budget is what is tested.
-    pub fn default_budget(mut self) -> Self {
-        self.budget = "--budget=5%";
-        self
-    }
-
-    /// Adds a variable to the environment.
-    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.environment.push((name.into(), value.as_ref().into()));
-        self
-    }
-
-    /// Starts it in another working directory.
-    pub fn folder(mut self, folder: &Path) -> Self {
-        self.folder = folder.into();
-        self
-    }
-
-    /// Keeps standard input open, to be written by [`Forkmon::type_line`].
-    pub fn with_input(mut self) -> Self {
-        self.input = true;
-        self
-    }
-
-    /// Starts it in the foreground of a terminal, which is its standard input, output
-    /// and error.
-    pub fn on_terminal(mut self, terminal: Terminal) -> Self {
-        self.terminal = Some(terminal);
-        self
-    }
-
-    /// Starts it through another program, such as `prlimit … --`.
-    pub fn through(mut self, words: &[&str]) -> Self {
-        self.through = words.iter().map(OsString::from).collect();
-        self
-    }
-
-    /// Starts it as an ordinary user without any privilege, whom no other test
-    /// uses, so that limits on the user count only this. Only root can do this.
-    pub fn by_another_user(mut self) -> Self {
-        let user = other_user();
-        let program = self.project.beside().join("forkmon");
-        std::fs::copy(&self.program, &program).expect("the program can be copied");
-        self.program = program;
-        give_to(self.project.base(), user);
-        let user = user.to_string();
-        let words = [
-            "setpriv",
-            "--reuid",
-            &user,
-            "--regid",
-            &user,
-            "--clear-groups",
-            "--",
-        ];
-        let mut through: Vec<OsString> = words.iter().map(OsString::from).collect();
-        through.append(&mut self.through);
-        self.through = through;
-        self
-    }
-
-    /// Starts it.
-    pub fn start(mut self) -> Forkmon {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let mark = format!(
-            "{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let fifo = self.project.beside().join(format!("events-{mark}"));
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &fifo,
-            rustix::fs::FileType::Fifo,
-            Mode::from_raw_mode(0o666),
-            0,
-        )
-        .expect("a FIFO can be made");
-        chmod(&fifo, 0o666);
-        // Open for both, it never comes to its end, and nobody waits to open it.
-        let events = rustix::fs::open(
-            &fifo,
-            OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .expect("the FIFO can be opened");
-
-        let mut words = self.through.clone();
-        if self.terminal.is_some() {
-            words.splice(0..0, Terminal::COMMAND.map(OsString::from));
-        }
-        words.push(self.program.clone().into());
-        words.push("run".into());
-        words.push("--events".into());
-        words.push(fifo.into());
-        words.push(self.budget.into());
-        words.extend(self.options.iter().cloned());
-        words.push("--".into());
-        words.extend(self.argv.iter().cloned());
-        let mut command = Command::new(&words[0]);
-        command
-            .args(&words[1..])
-            .current_dir(&self.folder)
-            .stdin(if self.input {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        match &self.terminal {
-            // It gets a session of its own.
-            Some(terminal) => terminal.give_to(&mut command),
-            None => {
-                command.process_group(0);
-            }
-        }
-        environment(self.project, &mut command);
-        command
-            .env(MARK, &mark)
-            .envs(self.environment.iter().cloned());
-        let mut child = command.spawn().expect("forkmon can be started");
-        let pid = Pid::from_child(&child);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a child has a pidfd");
-        drop(command);
-        let (silence, silent) = std::io::pipe().expect("a pipe can be made");
-        let (stdout, stderr) = match &mut self.terminal {
-            Some(terminal) => (terminal.started(), unblocked(silence.into())),
-            None => (
-                unblocked(child.stdout.take().expect("it was asked for").into()),
-                unblocked(child.stderr.take().expect("it was asked for").into()),
-            ),
-        };
-        let mut temporary_places = vec![self.project.temporary(), self.project.root()];
-        temporary_places.extend(
-            self.project
-                .root()
-                .ancestors()
-                .skip(1)
-                .map(Path::to_path_buf),
-        );
-        Forkmon {
-            stdin: child.stdin.take(),
-            child,
-            pid,
-            pidfd,
-            mark,
-            events_file: File::from(events),
-            stdout_file: stdout,
-            stderr_file: stderr,
-            terminal: self.terminal,
-            _silent: silent.into(),
-            partial: Vec::new(),
-            events: Vec::new(),
-            next: 0,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            printed_at_exit: 0,
-            status: None,
-            places: temporary_places,
-            guardian: None,
-        }
-    }
-}
-
-fn unblocked(fd: OwnedFd) -> File {
-    let flags = rustix::fs::fcntl_getfl(&fd).expect("a pipe has flags");
-    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).expect("a pipe can be unblocked");
-    File::from(fd)
-}
-
-/// The id of a user that need not have a name, another one at each call.
-fn other_user() -> u32 {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    100_000 + std::process::id() % 100_000 * 100 + COUNT.fetch_add(1, Ordering::Relaxed) % 100
-}
-
-fn give_to(path: &Path, user: u32) {
-    let meta = std::fs::symlink_metadata(path).expect("a file can be looked at");
-    if meta.is_symlink() {
-        return;
-    }
-    std::os::unix::fs::chown(path, Some(user), Some(user)).expect("root can give files away");
-    if meta.is_dir() {
-        chmod(path, 0o755);
-        for entry in std::fs::read_dir(path).expect("a folder can be listed") {
-            give_to(&entry.expect("a folder can be listed").path(), user);
-        }
-    }
-}
 
 /// A running forkmon. When it is dropped, it is ended, and it is checked that
 /// nothing of it is left.
@@ -302,7 +50,46 @@ pub struct Forkmon {
     guardian: Option<OwnedFd>,
 }
 
+/// A forkmon that was just started, and what its streams are read from.
+pub(super) struct Started {
+    pub(super) child: Child,
+    pub(super) mark: String,
+    pub(super) events: File,
+    pub(super) stdout: File,
+    pub(super) stderr: File,
+    pub(super) terminal: Option<Terminal>,
+    pub(super) silent: OwnedFd,
+    /// Where files could be left, those of the project's own first.
+    pub(super) places: Vec<PathBuf>,
+}
+
 impl Forkmon {
+    pub(super) fn new(started: Started) -> Forkmon {
+        let mut child = started.child;
+        let pid = Pid::from_child(&child);
+        Forkmon {
+            stdin: child.stdin.take(),
+            pid,
+            pidfd: pidfd_open(pid, PidfdFlags::empty()).expect("a child has a pidfd"),
+            child,
+            mark: started.mark,
+            events_file: started.events,
+            stdout_file: started.stdout,
+            stderr_file: started.stderr,
+            terminal: started.terminal,
+            _silent: started.silent,
+            partial: Vec::new(),
+            events: Vec::new(),
+            next: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            printed_at_exit: 0,
+            status: None,
+            places: started.places,
+            guardian: None,
+        }
+    }
+
     /// The process id of forkmon itself.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
@@ -408,6 +195,15 @@ impl Forkmon {
     /// Waits for the next resume or restart.
     pub fn wait_resume(&mut self) -> Resume {
         self.wait_event("resume").as_resume()
+    }
+
+    /// Waits for a resume from late in a guest that works for 400 ms before it reads the
+    /// file that was edited.
+    pub fn wait_late_resume(&mut self) {
+        let resume = self.wait_resume();
+        if resume.from.is_none() || resume.kept_ms < 300.0 {
+            self.fail(&format!("it did not resume late: {resume:?}"));
+        }
     }
 
     /// Waits until the guest has printed this since its last end, and gives

@@ -29,7 +29,7 @@ fn package(program: &str) -> &str {
         "go" => "golang-go",
         "java" | "javac" => "default-jdk-headless",
         "cc" => "gcc libc6-dev",
-        "setpriv" | "script" | "prlimit" => "util-linux bsdutils",
+        "setpriv" | "script" | "setsid" | "prlimit" => "util-linux bsdutils",
         other => other,
     }
 }

@@ -12,6 +12,7 @@ mod event;
 mod forkmon;
 mod fresh;
 mod guest;
+mod launch;
 mod perl;
 mod processes;
 mod project;
@@ -19,8 +20,9 @@ mod scenario;
 mod terminal;
 
 pub use event::Event;
-pub use forkmon::{Forkmon, program};
+pub use forkmon::Forkmon;
 pub use guest::{build_c, find, find_optional, fixture, place, run_tool};
+pub use launch::program;
 pub use processes::{as_root, children_of, is_stopped};
 pub use project::{Project, Save};
 pub use scenario::Scenario;

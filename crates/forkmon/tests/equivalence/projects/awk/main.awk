@@ -10,22 +10,22 @@ BEGIN {
         config[pair[1]] = pair[2]
     }
     close("config.txt")
-    print "config", config["title"], work(200000)
+    print "config", config["title"], work(60000)
     if ((getline line < "more.txt") > 0) print "more", line
     system("mkdir -p out && chmod 700 out")
 }
-FNR == 1 { print "file", FILENAME, work(200000) }
+FNR == 1 { print "file", FILENAME, work(60000) }
 {
     sum += number($0)
     print FILENAME, $0 > ("out/" FNR)
     print $1 >> "out/all"
-    work(20000)
+    work(6000)
 }
 /line/ { print $0 | "sort -r" }
 END {
     close("sort -r")
     "cat child.txt" | getline child
-    print "child", child, work(200000)
+    print "child", child, work(60000)
     printf "sum %d\n", sum > "out/sum"
     close("out/sum")
     system("mv out/sum out/total; ln -s total out/link; rm -f stale.txt")

@@ -9,17 +9,17 @@ number() {
     n=${1#*@}
     echo "${n%%@*}"
 }
-work 12000
+work 6000
 . ./parts/first.sh
-work 12000
+work 6000
 mkdir -p out/deep
 while read -r line; do
     echo "line $line"
-    work 1500
+    work 700
 done < data/list.txt
 cat data/child.txt
 echo "the log $(wc -l < log.txt)" >> log.txt
-work 12000
+work 6000
 . ./parts/second.sh
 if [ -e hook.sh ]; then . ./hook.sh; fi
 umask 027
@@ -30,7 +30,7 @@ ln out/deep/both out/same
 chmod 600 out/deep/both
 : > out/scratch
 rm out/scratch
-work 12000
+work 6000
 read -r last < last.txt
 echo "last $last" 1>&2
 set -C
@@ -38,7 +38,7 @@ echo exclusive > out/once
 rmdir empty 2> out/errors
 trap 'echo "the trap $last"' EXIT
 last=$(number "$last")
-work 8000
+work 4000
 kill_at=$((last % 6))
 [ $kill_at -eq 5 ] && kill -TERM $$
 exit $((last % 4))

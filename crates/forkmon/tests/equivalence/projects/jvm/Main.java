@@ -32,10 +32,10 @@ public class Main {
     }
 
     public static void main(String[] arguments) throws Exception {
-        System.out.println("begin " + work(20000000));
-        System.out.println(slurp("config.txt") + " " + work(20000000));
+        System.out.println("begin " + work(8000000));
+        System.out.println(slurp("config.txt") + " " + work(8000000));
         Files.writeString(Path.of("ledger.txt"), "started\n", StandardOpenOption.APPEND, StandardOpenOption.CREATE);
-        System.out.println("override " + slurp("override.txt") + " " + work(20000000));
+        System.out.println("override " + slurp("override.txt") + " " + work(8000000));
         int sum = 0;
         var pool = Executors.newFixedThreadPool(2);
         try (var names = Files.list(Path.of("data"))) {
@@ -48,7 +48,7 @@ public class Main {
             }
         }
         pool.shutdown();
-        System.out.println("sum " + sum + " " + work(20000000));
+        System.out.println("sum " + sum + " " + work(8000000));
         Files.createDirectories(Path.of("out/deep"));
         try (var out = new RandomAccessFile("out/table", "rw"); var lines = Files.newBufferedReader(Path.of("words.txt"))) {
             out.writeInt(0);

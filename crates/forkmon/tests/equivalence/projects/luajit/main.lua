@@ -22,14 +22,14 @@ end
 local function number(text) return tonumber(text and text:match("@(%d+)@") or 0) end
 
 local function main()
-  print("work", work(4000000))
+  print("work", work(1500000))
   local greeting = dofile("lib/greeting.lua")
-  print(greeting.text, work(4000000))
+  print(greeting.text, work(1500000))
 
   local sum = 0
   for line in io.lines("numbers.txt") do
     sum = sum + number(line)
-    work(500000)
+    work(200000)
   end
   print("sum", sum)
 
@@ -40,7 +40,7 @@ local function main()
   file:write(("%08d"):format(sum % 100000000))
   file:close()
   ffi.C.truncate("table.bin", 24)
-  print("records", records, work(4000000))
+  print("records", records, work(1500000))
 
   assert(ffi.C.mkdir("out", tonumber("755", 8)) == 0)
   assert(ffi.C.mkdir("out/empty", tonumber("700", 8)) == 0)
@@ -49,7 +49,7 @@ local function main()
     local out = assert(io.open("out/" .. name, "w"))
     out:write(text, "\n")
     out:close()
-    print(name, text, work(2000000))
+    print(name, text, work(800000))
   end
   ffi.C.chmod("out/first", tonumber("600", 8))
   ffi.C.symlink("first", "out/latest")
@@ -64,7 +64,7 @@ local function main()
     hook:close()
     dofile("hooks/late.lua")
   end
-  print("hooked", work(4000000))
+  print("hooked", work(1500000))
   local last = io.open("last.txt")
   local ending = number(last and last:read("*a"))
   print("last", ending)

@@ -22,15 +22,15 @@ def number(text):
 
 
 with open("counter.txt", "r+") as file:
-    count = int(file.read().strip() or 0)
+    count = int("".join(c for c in file.read() if c in "0123456789") or 0) % 1000003
     file.seek(0)
     file.write(f"{count + 1}\n")
     file.truncate()
 
 from shapes import circle
-print(circle.NAME, work(150000))
+print(circle.NAME, work(80000))
 from shapes import square
-print(square.NAME, square.area(3), work(150000))
+print(square.NAME, square.area(3), work(80000))
 
 try:
     import settings_local
@@ -40,7 +40,7 @@ except ImportError:
 
 with open("config.json") as file:
     config = json.load(file)
-print("config", config["title"], work(150000))
+print("config", config["title"], work(80000))
 
 os.mkdir("build")
 os.close(os.open("build/lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -63,7 +63,7 @@ os.replace("build/page.tmp", "build/page.html")
 print("template", end=" ")
 with open("template.txt") as file:
     text = file.read()
-print(len(text), work(150000))
+print(len(text), work(80000))
 sys.stderr.write("a word on standard error\n")
 with open("build/page.html", "a") as file:
     file.write(text)

@@ -15,9 +15,9 @@ def number(text)
   text.to_s[/@(\d+)@/, 1].to_i
 end
 
-puts "work #{work(300_000)}"
+puts "work #{work(150_000)}"
 require_relative "lib/greeting"
-puts GREETING, work(300_000)
+puts GREETING, work(150_000)
 Dir.glob("plugins/*.rb").sort.each { |name| load name; work(100_000) }
 puts "plugins #{Plugins.join(",")}"
 
@@ -39,7 +39,7 @@ FileUtils.rmdir("out/a/b")
 File.symlink("moved", "out/a/link")
 File.link("out/copy", "out/c/hard")
 File.chmod(0o640, "out/copy")
-puts "files #{Dir.glob("out/**/*").sort.join(",")} #{work(300_000)}"
+puts "files #{Dir.glob("out/**/*").sort.join(",")} #{work(150_000)}"
 File.open("out/patched", "w+") do |file|
   file.write("0000\n")
   File.foreach("more.txt") { |line| file.write(line) }
@@ -49,6 +49,6 @@ end
 warn "a warning #{sum}"
 puts IO.popen(["cat", "child.txt"], &:read)
 last = File.exist?("last.txt") ? number(File.read("last.txt")) : -1
-puts "last #{last} #{work(300_000)}"
+puts "last #{last} #{work(150_000)}"
 abort "unlucky" if last % 5 == 4
 exit last % 3

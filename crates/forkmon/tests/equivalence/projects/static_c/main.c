@@ -64,7 +64,7 @@ int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 4096);
     printf("begin\n");
-    printf("work %u\n", work(20000000));
+    printf("work %u\n", work(8000000));
 
     /* Mapped, and looked at again at the end. */
     int fd = open("mapped.txt", O_RDONLY);
@@ -78,7 +78,7 @@ int main(void)
         printf("mapped %ld\n", number(strndup(mapped, found.st_size)));
     }
     close(fd);
-    printf("work %u\n", work(20000000));
+    printf("work %u\n", work(8000000));
 
     /* Records: each run patches the first and adds one. */
     struct { long count, last; } head = { 0, 0 };
@@ -87,7 +87,7 @@ int main(void)
     REQUIRE(read(records, &head, sizeof head) >= 0);
     head.count++;
     REQUIRE(pwrite(records, &head, sizeof head, 0) == sizeof head);
-    printf("records %ld %u\n", head.count, work(10000000));
+    printf("records %ld %u\n", head.count, work(4000000));
 
     const char *text = slurp("override.txt");
     printf("override %s", text ? text : "none\n");
@@ -124,7 +124,7 @@ int main(void)
     char *shared = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     REQUIRE(shared != MAP_FAILED);
     snprintf(shared + 4096, 64, "shared %ld", sum);
-    printf("work %u\n", work(10000000));
+    printf("work %u\n", work(4000000));
 
     pid_t child = fork();
     REQUIRE(child >= 0);
@@ -136,7 +136,7 @@ int main(void)
     }
     int status;
     REQUIRE(waitpid(child, &status, 0) == child);
-    printf("child %d %u\n", status, work(10000000));
+    printf("child %d %u\n", status, work(4000000));
 
     text = slurp("last.txt");
     long last = text ? number(text) : -1;

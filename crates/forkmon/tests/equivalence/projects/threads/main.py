@@ -53,7 +53,7 @@ for name in sorted(os.listdir("inputs")):
 jobs.join()
 print("results", sorted(results.items()), flush=True)
 first = read("between.txt")
-print("between", first.strip(), work(150000), flush=True)
+print("between", first.strip(), work(80000), flush=True)
 for name in sorted(os.listdir("inputs")):
     jobs.put(name)
 jobs.join()
@@ -65,7 +65,7 @@ for thread in threads:
 sort = subprocess.Popen(["sort", "-r"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 cat = subprocess.run(["cat", "child.txt"], stdout=subprocess.PIPE, text=True)
 out, _ = sort.communicate("".join(f"{n}\n" for n in sorted(results)) + cat.stdout)
-print("sorted", out.split(), cat.returncode, work(150000), flush=True)
+print("sorted", out.split(), cat.returncode, work(80000), flush=True)
 os.makedirs("out", exist_ok=False)
 with open("out/all.txt", "w") as file:
     file.write(f"{before}{sum(results.values())}\n")
