@@ -191,10 +191,22 @@ impl Channel {
         }
     }
 
-    /// A run begins with the modes of the real terminal; a copy comes with its own.
-    pub(super) fn begin(&self, is_copy: bool) {
-        let side = if is_copy { Side::Guests } else { Side::Real };
-        self.copy_modes(side);
+    /// A run begins with the modes of the real terminal.
+    pub(super) fn begin(&self) {
+        self.copy_modes(Side::Real);
+    }
+
+    /// A copy in this group comes with its own modes, which the real terminal gets if
+    /// it is for that group to change it.
+    pub(super) fn goes_on(&self, group: Option<Pid>) {
+        let Some(terminal) = &self.terminal else {
+            return;
+        };
+        if terminal.is_in_background(group) {
+            self.look_at_modes();
+        } else {
+            self.copy_modes(Side::Guests);
+        }
     }
 
     /// Whether a device is one of the two terminals. Then its modes are about to be
@@ -216,12 +228,10 @@ impl Channel {
     /// A process of this group has changed a terminal's modes: the other one gets
     /// them, too.
     pub(super) fn after_modes(&self, device: u64, group: Option<Pid>) {
-        let Some(terminal) = &self.terminal else {
-            return;
-        };
-        match terminal.side(device) {
-            Some(Side::Guests) if terminal.is_in_background(group) => self.look_at_modes(),
-            Some(side) => self.copy_modes(side),
+        let side = self.terminal.as_ref().and_then(|both| both.side(device));
+        match side {
+            Some(Side::Guests) => self.goes_on(group),
+            Some(Side::Real) => self.copy_modes(Side::Real),
             None => {}
         }
     }

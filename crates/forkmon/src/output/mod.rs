@@ -232,11 +232,17 @@ impl Output {
         Ok(())
     }
 
-    /// A run is about to begin, with the modes of the real terminal, or with those
-    /// that a copy has brought.
-    pub fn begin(&self, is_copy: bool) {
+    /// A run is about to begin, with the modes of the real terminal.
+    pub fn begin(&self) {
         for (_, channel) in self.each() {
-            channel.begin(is_copy);
+            channel.begin();
+        }
+    }
+
+    /// A copy in this group is about to go on, with the modes that it has brought.
+    pub fn goes_on(&self, group: Option<Pid>) {
+        for (_, channel) in self.each() {
+            channel.goes_on(group);
         }
     }
 

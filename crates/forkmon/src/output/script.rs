@@ -146,10 +146,14 @@ impl Script {
 
     /// Shows the run that a rewind has led to, after all that was said so far.
     pub(super) fn show(&mut self) {
-        self.held = false;
+        if !std::mem::replace(&mut self.held, false) {
+            return;
+        }
         // What has been said meanwhile stands before it.
-        for (at, _) in &mut self.notices {
-            *at = 0;
+        for (at, notice) in &mut self.notices {
+            if !matches!(notice, Notice::End { .. }) {
+                *at = 0;
+            }
         }
     }
 
@@ -266,6 +270,21 @@ la",
         script.guest_wrote(b"two\n");
         script.say(b"done\n".to_vec());
         assert_eq!(text(&mut script), "one\nname: \nwarning\ntwo\ndone\n");
+    }
+
+    /// At forkmon's end everything is shown, also what was never held back. That once
+    /// moved what was to come after the output before it.
+    #[test]
+    fn nothing_changes_its_place_at_the_end() {
+        let mut script = Script::new(1000);
+        script.guest_wrote(b"output\n");
+        script.end(0);
+        script.say(b"finished\n".to_vec());
+        script.show();
+        assert_eq!(
+            run(&mut script),
+            (b"output\nfinished\n".to_vec(), vec![(0, 0, 7)])
+        );
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Supervisor<'_> {
     /// once.
     pub(super) fn asked_to_quit(&mut self, signal: i32, by_terminal: bool) {
         let own_status = 128_u8.wrapping_add(signal as u8);
+        self.is_hurried |= self.quitting.is_some();
         if self.quitting.is_some() || !self.run.is_alive() {
             self.finished = Some(own_status);
             return;

@@ -119,6 +119,8 @@ struct Supervisor<'a> {
     next_run: u64,
     /// The status to exit with, once somebody has asked forkmon to end.
     quitting: Option<u8>,
+    /// Somebody has asked for that twice.
+    is_hurried: bool,
     /// The status to exit with, now.
     finished: Option<u8>,
     /// How many deadlines were set.
@@ -179,7 +181,7 @@ impl Supervisor<'_> {
         self.next_run += 1;
         self.costs.forget_run();
         self.tell_keys(true);
-        self.output.begin(false);
+        self.output.begin();
         let [output, error] = self.output.guest_ends();
         let command = Command {
             arguments: self.config.command.clone(),
@@ -238,7 +240,7 @@ impl Supervisor<'_> {
         self.next_run += 1;
         self.costs.forget_run();
         self.tell_keys(true);
-        self.output.begin(true);
+        self.output.goes_on(streams::group_of(process));
         for thread in &threads {
             self.run.add_thread(thread.tid(), process);
         }

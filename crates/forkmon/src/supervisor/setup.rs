@@ -111,6 +111,7 @@ pub(super) fn supervise(
         run: Run::not_started(0),
         next_run: 0,
         quitting: None,
+        is_hurried: false,
         finished: None,
         deadline: 0,
         deadline_passed: false,

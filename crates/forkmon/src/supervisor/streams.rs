@@ -9,7 +9,7 @@ use crate::{input, output};
 use output::Told;
 use rustix::process::{Pid, getpgid};
 use std::os::unix::fs::MetadataExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracee::{Stopped, Tid};
 
 /// How far the guest was with its standard streams.
@@ -159,15 +159,19 @@ impl Supervisor<'_> {
 
     /// The guest has set the modes of a terminal, or has failed to.
     pub(super) fn modes_set(&mut self, process: Tid, device: u64) {
-        let group = getpgid(Pid::from_raw(process.raw())).ok();
-        self.output.after_modes(device, group);
+        self.output.after_modes(device, group_of(process));
     }
 
     /// Has everything written that the guest left, unless somebody does not want to
     /// wait for that.
     pub(super) fn finish_output(&mut self) {
         self.output.finish();
-        let deadline = Instant::now() + self.config.stop_timeout;
+        // Asked to end for the second time, forkmon waits for nobody.
+        let patience = match self.is_hurried {
+            true => Duration::ZERO,
+            false => self.config.stop_timeout,
+        };
+        let deadline = Instant::now() + patience;
         let mut left = self.output.destinations();
         while left > 0 {
             let patience = deadline.saturating_duration_since(Instant::now());
@@ -180,4 +184,9 @@ impl Supervisor<'_> {
         }
         self.tell_exit();
     }
+}
+
+/// A process's group.
+pub(super) fn group_of(process: Tid) -> Option<Pid> {
+    getpgid(Pid::from_raw(process.raw())).ok()
 }

@@ -307,15 +307,13 @@ fn a_stopped_terminal_stops_only_the_guest() {
         .start();
     forkmon.wait_output("ready\r\n");
     forkmon.terminal().type_in(b"\x13");
-    for text in ["two\n", "three\n"] {
-        project.save("late.txt", text, Save::InPlace);
-        forkmon.wait_late_resume();
-    }
+    project.save("late.txt", "two\n", Save::InPlace);
+    forkmon.wait_late_resume();
     forkmon.terminal().type_in(b"\x11");
-    let all = forkmon.wait_output("three 99999\r\n");
+    let all = forkmon.wait_output("two 99999\r\n");
     let last = all.rfind("early\r\n").expect("the whole run is shown");
     let mut fresh = String::from("early\r\nready\r\n");
-    fresh.extend((0..100_000).map(|n| format!("three {n}\r\n")));
+    fresh.extend((0..100_000).map(|n| format!("two {n}\r\n")));
     assert!(
         all[last..] == fresh,
         "it is not the whole output of the run"
@@ -395,6 +393,48 @@ fn clear_is_for_terminals_only() {
             "{}",
             forkmon.messages()
         );
+        forkmon.finish();
+    }
+}
+
+/// A resume once gave the terminal the guest's modes while a shell had it in the
+/// foreground, and edited its command line.
+#[test]
+fn a_resume_in_the_background_leaves_the_terminal_alone() {
+    let python = require_guest!("python3");
+    let bash = require_guest!("bash");
+    require_guest!("setsid");
+    let program = format!(
+        "import time\n\
+         print('early', flush=True){WORK}\
+         print('late', open('late.txt').read().strip(), flush=True)\n\
+         time.sleep(1000)\n"
+    );
+    let shell = "set -m\n\
+         \"$@\" & p=$!\n\
+         trap 'kill -INT $p' INT\n\
+         read line; stty -icanon -echo; echo changed\n\
+         wait $p; wait $p";
+    for output in ["live", "replay"] {
+        let mut project = Project::new("screen-background")
+            .file("late.txt", "one\n")
+            .file("main.py", &program);
+        let mut forkmon = project
+            .launch(&[python.as_str(), "main.py"])
+            .through(&[bash.as_str(), "-c", shell, "bash"])
+            .on_terminal(terminal())
+            .option(format!("--output={output}"))
+            .start();
+        forkmon.wait_output("late one\r\n");
+        forkmon.terminal().type_in(b"go\n");
+        forkmon.wait_output("changed\r\n");
+        let modes = LocalModes::ICANON | LocalModes::ECHO;
+        for text in ["two", "three"] {
+            project.save("late.txt", text, Save::InPlace);
+            forkmon.wait_late_resume();
+            forkmon.wait_output(&format!("late {text}\r\n"));
+            assert!(!forkmon.terminal().modes().local_modes.intersects(modes));
+        }
         forkmon.finish();
     }
 }

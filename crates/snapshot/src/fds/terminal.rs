@@ -54,7 +54,13 @@ impl Terminal {
             return;
         };
         let handle = handle.as_fd();
-        if terminal::modes(handle).is_ok_and(|now| now != self.modes) {
+        // A person may have put the guest in the background: the modes are those of
+        // somebody else then, such as a shell that edits its command line.
+        let group = procfs::stat(remote.tid()).map(|stat| stat.group);
+        let is_others = terminal::foreground(handle).is_ok_and(|now| {
+            group.as_ref().is_ok_and(|own| *own != now) && terminal::group_exists(now)
+        });
+        if !is_others && terminal::modes(handle).is_ok_and(|now| now != self.modes) {
             let _ = terminal::set_modes(handle, &self.modes);
         }
         if let Some(foreground) = self.foreground
