@@ -210,6 +210,20 @@ impl Journal {
         }
     }
 
+    /// Right before an undo to a mark, when the guest and the images of later marks are
+    /// dead: how many open file descriptions that could write a file (`st_dev`, `st_ino`)
+    /// the images hold that are left; `None` if that cannot be told. At the mark,
+    /// those counted as well that only an image held which has been dropped since.
+    pub fn recount(&mut self, mark: Mark, held: impl Fn(u64, u64) -> Option<u64>) {
+        if let Some(owed) = self.marks.get_mut(&mark) {
+            for (id, owed) in owed.iter_mut() {
+                let (device, inode) = id.numbers();
+                *owed = held(device, inode).map_or(*owed, |held| held.min(*owed));
+            }
+            owed.retain(|_, owed| *owed > 0);
+        }
+    }
+
     /// The files (`st_dev`, `st_ino`) whose bytes an undo to a mark puts back. If no
     /// image has one of them open meanwhile, everybody can be kept out of it. Those are
     /// left out that images have mapped.

@@ -170,6 +170,11 @@ impl Supervisor<'_> {
 
     /// Puts the files back as they were; whether that worked for all of them.
     fn undo_to(&mut self, mark: journal::Mark) -> bool {
+        let stored = &self.stored;
+        self.journal.recount(mark, |device, inode| {
+            let images = stored.values().map(|stored| &stored.image);
+            snapshot::writers(images, device, inode).ok()
+        });
         let undo = self.journal.undo_to(mark);
         self.restored = undo
             .restored

@@ -179,3 +179,30 @@ fn a_resumed_run_does_not_see_two_times_of_one_file() {
     }
     forkmon.finish();
 }
+
+/// A file that only the image of a dropped checkpoint had open still counted as open
+/// at a later one, and its close for somebody else's.
+#[test]
+fn a_file_that_a_dropped_image_had_open_is_the_guests_own() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("image-closes")
+        .file("more.txt", "more\n")
+        .file("last.txt", "last\n");
+    let guest = project.perl(
+        "open(my $out, '>', 'out') or die; print $out 'x'; work(0.1);
+         print slurp('more.txt'); work(0.02); close($out); work(0.2);
+         print slurp('last.txt'); work(0.2);",
+    );
+    let argv = [perl.as_str(), &guest];
+    let launch = project.launch(&argv).option("--max-checkpoints=1");
+    let mut forkmon = launch.start();
+    forkmon.wait_exit();
+    for (name, text) in [("last.txt", "last 2\n"), ("more.txt", "more 2\n")] {
+        project.save(name, text, Save::InPlace);
+        forkmon.wait_resume();
+        forkmon.wait_exit();
+        assert_eq!(project.tree(), project.fresh(&argv).tree);
+    }
+    assert!(forkmon.warnings().is_empty(), "{:?}", forkmon.warnings());
+    forkmon.finish();
+}

@@ -69,7 +69,7 @@ pub(super) fn group(process: Tid, entries: Vec<Entry>) -> Result<Vec<Vec<Entry>>
 }
 
 /// The numbers that a process has open, in order.
-pub(super) fn fds(process: Tid) -> Result<Vec<i32>, Refusal> {
+pub(crate) fn fds(process: Tid) -> Result<Vec<i32>, Refusal> {
     let step = "list /proc/PID/fd";
     let mut fds = Vec::new();
     for entry in fs::read_dir(format!("/proc/{process}/fd")).map_err(Refusal::proc(step))? {

@@ -46,6 +46,7 @@ use std::path::{Path, PathBuf};
 use terminal::Terminal;
 use tracee::Remote;
 
+pub(crate) use entry::fds;
 pub use inherited::Inherited;
 pub(crate) use lock::{Lock, parse_lock};
 pub use moved::Moved;
