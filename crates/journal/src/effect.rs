@@ -239,9 +239,6 @@ pub enum Why {
     /// Its mode, owner or attributes are neither as the guest left them nor as they were.
     #[error("somebody else has changed its {0}")]
     Changed(&'static str),
-    /// The last name of a file that the guest did not make.
-    #[error("it is the last name of a file that was there before")]
-    LastName,
     /// Somebody else made a new file while this one was being checked: both are kept.
     #[error("somebody else has put another file at {} meanwhile", taken.display())]
     Displaced {

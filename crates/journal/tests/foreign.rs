@@ -144,10 +144,32 @@ fn a_name_that_was_taken_again_stays_taken() {
     guest.put("a", "person's");
     guest.put("b", "person's");
     let undo = guest.journal.undo_to(mark);
-    assert_eq!(undo.left.len(), 2, "{undo:?}");
+    assert_eq!(undo.left.len(), 1, "{undo:?}");
     assert_eq!(guest.read("a"), "person's");
     assert_eq!(guest.read("b"), "person's");
-    assert_eq!(guest.read("c"), "old");
+    // The new name went, as in a run that never was; what was under it is kept.
+    assert!(!guest.path("c").exists());
+    let kept = guest.journal.kept();
+    let of_b = kept.iter().find(|item| item.path == guest.path("b"));
+    let of_b = of_b.expect("it is kept");
+    assert_eq!(std::fs::read_to_string(&of_b.lies).unwrap(), "old");
+}
+
+/// The name stayed, and the next run found what it was to make.
+#[test]
+fn a_second_name_of_a_file_that_somebody_replaced_goes_and_its_bytes_are_kept() {
+    let mut guest = Guest::new();
+    guest.put("a", "old");
+    let mark = guest.journal.mark();
+    guest.link("a", "b");
+    save_by_rename(&guest.path("a"), "person's");
+    let undo = guest.journal.undo_to(mark);
+    assert!(undo.complete, "{undo:?}");
+    assert_eq!(guest.read("a"), "person's");
+    assert!(!guest.path("b").exists());
+    let kept = guest.journal.kept();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(std::fs::read_to_string(&kept[0].lies).unwrap(), "old");
 }
 
 #[test]

@@ -43,7 +43,12 @@ impl Journal {
         let isolated = self.isolate(&path).map_err(|why| left(&path, why))?;
         let checked = match Look::at(&isolated, false) {
             Ok(Some(there)) if there.id != id => Err(Why::Replaced),
-            Ok(Some(there)) if last_name_stays && there.links < 2 => Err(Why::LastName),
+            Ok(Some(there)) if last_name_stays && there.links < 2 => {
+                // Somebody has saved another file under the name that it had before: what
+                // was in it then is here alone.
+                self.keep(isolated, &path, Reason::Displaced);
+                return Ok(Some(path));
+            }
             Ok(Some(_)) if regular => self.prove_isolated(undoing, &isolated, id),
             Ok(Some(_)) => Ok(()),
             Ok(None) => return Ok(Some(path)),
@@ -141,6 +146,11 @@ impl Journal {
             }
             return match rename_new(&isolated, from) {
                 Ok(()) => Ok(()),
+                Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {
+                    // Somebody has made another one there, which stays.
+                    self.keep(isolated, from, Reason::Displaced);
+                    Ok(())
+                }
                 Err(_) => {
                     let found = self.return_to(isolated, to.to_owned(), Why::Replaced);
                     Err(match found.why {
