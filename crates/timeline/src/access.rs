@@ -174,7 +174,7 @@ pub enum AccessKind {
 
 /// A set of [`AccessKind`]s, so that the hot path needs no search.
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
-pub(crate) struct AccessKinds(u8);
+pub(crate) struct AccessKinds(u16);
 
 impl AccessKinds {
     pub(crate) fn contains(self, kind: AccessKind) -> bool {
@@ -184,6 +184,17 @@ impl AccessKinds {
     pub(crate) fn with(self, kind: AccessKind) -> Self {
         Self(self.0 | 1 << kind as u8)
     }
+
+    /// Metadata that was asked for to read the file later.
+    pub(crate) fn has_look(self) -> bool {
+        self.0 & Self::LOOK != 0
+    }
+
+    pub(crate) fn with_look(self) -> Self {
+        Self(self.0 | Self::LOOK)
+    }
+
+    const LOOK: u16 = 1 << 15;
 }
 
 /// The path of a fact as it is now, after an edit.

@@ -25,6 +25,21 @@ pub(crate) struct Fact {
     before_reading: bool,
 }
 
+impl Fact {
+    fn add_to(&self, kinds: AccessKinds) -> AccessKinds {
+        if self.is_look() {
+            kinds.with_look()
+        } else {
+            kinds.with(self.seen.kind())
+        }
+    }
+
+    /// Whether it is of a size and times that count for nobody who reads the file then.
+    fn is_look(&self) -> bool {
+        self.before_reading && matches!(self.seen, Observation::Metadata(_))
+    }
+}
+
 /// The facts about one path, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct History {
@@ -53,10 +68,8 @@ impl History {
 
     /// Whether only its size and times are known, to no other purpose than to read it.
     pub(crate) fn is_only_looked_at(&self) -> bool {
-        let looked_at =
-            |fact: &Fact| fact.before_reading && matches!(fact.seen, Observation::Metadata(_));
         self.wrote.is_none()
-            && self.facts.iter().any(looked_at)
+            && self.kinds().has_look()
             && !self.facts.iter().any(|fact| fact.seen.reads_bytes())
     }
 
@@ -69,16 +82,25 @@ impl History {
         own || self.kinds().contains(kind)
     }
 
+    /// Whether the metadata is known, be it only to read the file later.
+    pub(crate) fn knows_look(&self) -> bool {
+        self.knows(AccessKind::Metadata) || self.kinds().has_look()
+    }
+
     /// The index of the earliest fact that says the same.
     pub(crate) fn find(
         &self,
         seen: &Observation,
+        before_reading: bool,
         own: impl Fn(&OsStr) -> bool,
     ) -> Option<AccessIndex> {
-        if !self.kinds().contains(seen.kind()) {
+        let counts = |fact: &&Fact| before_reading || !fact.is_look();
+        let same = |fact: &&Fact| counts(fact) && rules::same_fact(&fact.seen, seen, &own);
+        let kinds = self.kinds();
+        let may_be_there = kinds.contains(seen.kind()) || before_reading && kinds.has_look();
+        if !may_be_there {
             return None;
         }
-        let same = |fact: &&Fact| rules::same_fact(&fact.seen, seen, &own);
         self.facts.iter().find(same).map(|fact| fact.index)
     }
 
@@ -89,14 +111,15 @@ impl History {
     }
 
     pub(crate) fn push(&mut self, index: AccessIndex, seen: Observation, before_reading: bool) {
-        let kinds = self.kinds().with(seen.kind());
-        self.facts.push(Fact {
+        let mut fact = Fact {
             index,
             seen,
-            kinds,
+            kinds: self.kinds(),
             spoiled: false,
             before_reading,
-        });
+        };
+        fact.kinds = fact.add_to(fact.kinds);
+        self.facts.push(fact);
     }
 
     /// Takes the newest fact back, and the fingerprint that only it needed.
@@ -160,7 +183,7 @@ impl History {
         }
         let mut kinds = AccessKinds::default();
         for fact in &mut self.facts {
-            kinds = kinds.with(fact.seen.kind());
+            kinds = fact.add_to(kinds);
             fact.kinds = kinds;
         }
         true

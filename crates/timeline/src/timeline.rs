@@ -73,6 +73,13 @@ impl Timeline {
             .is_some_and(|history| history.knows(what))
     }
 
+    /// Whether another look at the size and times of a path tells nothing new to who
+    /// asks for them [before reading](Self::record_before_reading).
+    #[must_use]
+    pub fn knows_before_reading(&self, path: &Path) -> bool {
+        self.knowledge.of(path).is_some_and(History::knows_look)
+    }
+
     /// Whether any access of this path is recorded.
     #[must_use]
     pub fn touched(&self, path: &Path) -> bool {
@@ -106,7 +113,9 @@ impl Timeline {
             {
                 return at;
             }
-            if let Some(first) = history.find(&seen, |name| self.knowledge.is_own(path, name)) {
+            if let Some(first) = history.find(&seen, before_reading, |name| {
+                self.knowledge.is_own(path, name)
+            }) {
                 return first;
             }
         }

@@ -89,6 +89,7 @@ impl Supervisor<'_> {
             return;
         }
         if self.is_in_pieces(path) && !self.is_as_recorded(path) {
+            self.confirm_reads(path);
             self.spoil_reads(path, touch.quiet_before);
         }
         let touched = self.look_at(path, self.timeline.wants_content(path));
@@ -135,7 +136,8 @@ impl Supervisor<'_> {
                 edit.unchanged.push(path.clone());
             }
             Verdict::Unchanged => {
-                if self.is_in_pieces(path) {
+                // A guest that has the file open goes on to read the one that was there.
+                if self.is_in_pieces(path) && self.is_the_read_file(path) {
                     self.accept(&touched);
                 }
                 if self.timeline.outdated(path, &touched.now).is_some() {

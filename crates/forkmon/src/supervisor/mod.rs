@@ -27,6 +27,7 @@ mod own_signal;
 mod pieces;
 mod proc_path;
 mod reader;
+mod reading;
 mod rewind;
 mod run;
 mod setup;
@@ -318,6 +319,9 @@ impl Supervisor<'_> {
                 Ok(task.resume(None)?)
             }
             tracee::Event::Exec { .. } => {
+                if tid == self.run.root() {
+                    self.hands_on(tid);
+                }
                 self.run.executed(tid);
                 Ok(task.resume(None)?)
             }

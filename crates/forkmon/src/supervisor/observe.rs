@@ -108,7 +108,7 @@ impl Supervisor<'_> {
                 Met::Link { at, .. } => (at, Want::Link),
                 Met::Left { at } => (at, Want::Metadata),
             };
-            let known = self.is_known(at, want);
+            let known = self.is_known(at, want, false);
             match self.touch_path(task, at, want)? {
                 Some(stopped) => task = stopped,
                 None => return Ok(None),
@@ -143,12 +143,12 @@ impl Supervisor<'_> {
             return Ok(Some(task));
         }
         self.asked_for(path);
-        if self.is_known(path, want) {
+        let by_first = self.run.process_of(task.tid()) == Some(self.run.root());
+        let before_reading = by_first && self.looks_before_reading();
+        if self.is_known(path, want, before_reading) {
             return Ok(Some(task));
         }
         let mut task = task;
-        let by_first = self.run.process_of(task.tid()) == Some(self.run.root());
-        let before_reading = by_first && self.looks_before_reading();
         let due = if !self.timeline.touched(path) {
             Some(Due::Touched)
         } else {
@@ -179,8 +179,13 @@ impl Supervisor<'_> {
         }
     }
 
-    fn is_known(&self, path: &Path, want: Want) -> bool {
-        if want == Want::Presence && self.timeline.knows(path, AccessKind::Metadata) {
+    fn is_known(&self, path: &Path, want: Want, before_reading: bool) -> bool {
+        let by_metadata = match want {
+            Want::Presence => self.timeline.knows_before_reading(path),
+            Want::Metadata => before_reading && self.timeline.knows_before_reading(path),
+            _ => false,
+        };
+        if by_metadata {
             return true;
         }
         // What was missing is known to be so until somebody makes it, which is

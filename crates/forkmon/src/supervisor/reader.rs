@@ -103,6 +103,10 @@ impl Reader {
         }
         if self.is_complete() {
             filter.add(Rule::always(libc::SYS_fstat, trace));
+        } else {
+            for (call, number) in CLOSING {
+                filter.add(Rule::when(*call, &[Condition::equal(*number, 0)], trace));
+            }
         }
         filter.compile()
     }
@@ -136,6 +140,14 @@ const READING: &[(i64, u8, &[Condition])] = &[
     ),
 ];
 
+/// The calls by which a shell puts something else in the place of its standard input,
+/// and which of their arguments is the number.
+const CLOSING: &[(i64, u8)] = &[
+    (libc::SYS_close, 0),
+    (libc::SYS_dup2, 1),
+    (libc::SYS_dup3, 1),
+];
+
 /// What the rules of these filters carry, so that their stops can be told from others.
 pub(super) const READS: u16 = 2;
 
@@ -162,19 +174,20 @@ pub(super) enum Reads {
     Size,
     /// Whatever is in it.
     All,
+    /// Nothing; it is not open under that number any more.
+    Closes,
 }
 
 /// What a call that such a filter stopped does.
 pub(super) fn decode(stop: &SyscallStop) -> Option<Reading> {
     let a = &stop.arguments;
     let call = stop.call as i64;
-    let (_, number, _) = READING
-        .iter()
-        .find(|(known, ..)| *known == call)
-        .or_else(|| {
-            const FSTAT: &(i64, u8, &[Condition]) = &(libc::SYS_fstat, 0, &[]);
-            (call == libc::SYS_fstat).then_some(FSTAT)
-        })?;
+    let reading = READING.iter().map(|(call, number, _)| (*call, *number));
+    let others = [(libc::SYS_fstat, 0)]
+        .into_iter()
+        .chain(CLOSING.iter().copied());
+    let (_, number) = reading.chain(others).find(|(known, _)| *known == call)?;
+
     let what = match call {
         libc::SYS_read => Reads::Next(a[2]),
         libc::SYS_readv => Reads::Vector {
@@ -187,10 +200,11 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Reading> {
             whence: a[2] as i32,
         },
         libc::SYS_fstat => Reads::Size,
+        libc::SYS_close | libc::SYS_dup2 | libc::SYS_dup3 => Reads::Closes,
         _ => Reads::All,
     };
     Some(Reading {
-        fd: a[usize::from(*number)] as i32,
+        fd: a[usize::from(number)] as i32,
         what,
     })
 }

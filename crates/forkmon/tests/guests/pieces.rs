@@ -436,3 +436,208 @@ io.open('other.txt'); print(late:read('a'))
         ("five\n", Save::DeleteAndCreate),
     ]);
 }
+
+/// Each of these reads of the file was not seen, and an edit of what was read so was none.
+#[test]
+fn what_a_shell_or_its_children_read_unseen_counts() {
+    let bash = require_guest!("bash");
+    require_guest!("dash");
+    let perl = require_guest!("perl");
+    let lines = |changed: usize| {
+        (1..=40).fold(String::new(), |text, n| {
+            let word = if n == changed { "changed" } else { "word" };
+            text + &format!("{word} {n:0100}\n")
+        })
+    };
+    let by_perl = format!(
+        "{{ read -r a <&3; {} -e 'open F, \"<&=3\"; print <F>'; }} 3<data",
+        perl.as_str()
+    );
+    for (body, changed) in [
+        (
+            "exec 3<data; read -r a <&3; read -r -u3 b; read -r -u3 b; exec 3<&-; echo \"$b\"",
+            3,
+        ),
+        (
+            "{ for i in {1..30}; do read -r a; done; dash -c 'read x; echo $x'; } < data",
+            31,
+        ),
+        (by_perl.as_str(), 20),
+        ("{ read -r h; read -r -N 4 c; echo \"$c\"; } < data", 2),
+        (
+            "exec < data; read -r h; read -r -N 4 c; echo \"$c\"; exit 0",
+            2,
+        ),
+        ("exec < data; read -r h; echo \"h=$h\"; exec cat", 25),
+        (
+            "while read -r a; do case $a in *0009) echo \"$a\";; esac; done < data; read -r x; echo \"$x\"",
+            9,
+        ),
+    ] {
+        let script = format!("echo early\nfor i in {{1..20000}}; do :; done\n{body}\n");
+        let mut project = Project::new("unseen")
+            .file("read.sh", &script)
+            .file("data", &lines(0));
+        let argv = [bash.as_str(), "-c", ". ./read.sh"];
+        let mut forkmon = project.watch(&argv);
+        forkmon.wait_exit();
+        for (changed, save) in [(changed, Save::InPlace), (0, Save::ByRename)] {
+            project.save("data", &lines(changed), save);
+            assert!(forkmon.wait_resume().from.is_some(), "{body}");
+            let again = forkmon.wait_exit().output;
+            let fresh = project.fresh(&argv).stdout;
+            assert!(fresh.ends_with(&again), "{body}: {again:?} of {fresh:?}");
+            assert!(!again.is_empty(), "{body}");
+        }
+        forkmon.finish();
+    }
+}
+
+/// A file that was saved with the same bytes by rename was another one from then on, and
+/// the guest that had the old one open was not known to read it.
+#[test]
+fn the_same_bytes_under_another_inode_change_nothing() {
+    let lua = require_guest!("lua5.4");
+    let project = Project::new("same-renamed");
+    let go = project.beside().join("go");
+    let script = format!(
+        "local f = io.open('data')\nprint('early', f:read('l'))\nio.stdout:flush()\n\
+         repeat local go = io.open('{}') until go\nprint(#f:read('a'))\n",
+        go.display()
+    );
+    let mut project = project
+        .file("read.lua", &script)
+        .file("data", &numbers(3000, ""));
+    let argv = [lua.as_str(), "read.lua"];
+    let mut forkmon = project.watch(&argv);
+    forkmon.wait_output("early\tnumber 0\n");
+    project.save("data", &numbers(3000, ""), Save::ByRename);
+    forkmon.wait_event("unchanged");
+    project.save("data", &(numbers(3000, "") + "one more\n"), Save::ByRename);
+    assert!(forkmon.wait_resume().from.is_some());
+    fs::write(&go, "").expect("it can be written");
+    let again = forkmon.wait_exit().output;
+    let fresh = project.fresh(&argv).stdout;
+    assert!(fresh.ends_with(&again), "{again:?} of {fresh:?}");
+    project.save(
+        "data",
+        &(numbers(3000, "") + "one and one more\n"),
+        Save::InPlace,
+    );
+    assert!(forkmon.wait_resume().from.is_some());
+    let again = forkmon.wait_exit().output;
+    let fresh = project.fresh(&argv).stdout;
+    assert!(fresh.ends_with(&again), "{again:?} of {fresh:?}");
+    forkmon.finish();
+}
+
+/// What the shell before it had read of its input was not known, and counted as nothing.
+#[test]
+fn input_that_was_read_before_anything_was_seen_counts_as_a_whole() {
+    let mawk = require_guest!("mawk");
+    require_guest!("dash");
+    let script = "{ if (NR == 1) while ((getline l < \"map\") > 0) n++; print n, $0;\n\
+                  for (i = 0; i < 1000; i++) z = (z + i) % 1009 }\n";
+    let mut project = Project::new("input-before")
+        .file("read.awk", script)
+        .file("map", "a\nb\n")
+        .file("data", &numbers(3000, ""));
+    let command = format!("exec {} -f read.awk < data", mawk.as_str());
+    let argv = ["/bin/sh", "-c", &command];
+    let mut forkmon = project.watch(&argv);
+    forkmon.wait_exit();
+    for (changed, save) in [
+        (3, Save::InPlace),
+        (4, Save::ByRename),
+        (2900, Save::InPlace),
+    ] {
+        project.save("data", &numbers(changed, "changed"), save);
+        forkmon.wait_resume();
+        let again = forkmon.wait_exit().output;
+        let fresh = project.fresh(&argv).stdout;
+        assert!(fresh.ends_with(&again), "{changed}");
+        assert!(again.contains("changed"), "{changed}");
+    }
+    forkmon.finish();
+}
+
+/// Two names of one file: the one that was saved was read under the other, too.
+#[test]
+fn a_second_name_of_a_saved_file_stays_what_it_is() {
+    let lua = require_guest!("lua5.4");
+    let script = "local a, b = io.open('data'), io.open('second')\n\
+                  print('early', a:read('l'), b:read('l'))\nlocal n = 0\n\
+                  for i = 1, 3000000 do n = (n + i) % 1009 end\nprint(n, io.open('other'):read('a'))\n\
+                  for i = 1, 3000000 do n = (n + i) % 1009 end\nprint(#a:read('a'), #b:read('a'))\n";
+    let mut project = Project::new("two-names")
+        .file("read.lua", script)
+        .file("other", "other\n")
+        .file("data", &numbers(3000, ""));
+    fs::hard_link(project.path("data"), project.path("second")).expect("it can be linked");
+    let argv = [lua.as_str(), "read.lua"];
+    let mut forkmon = project.watch(&argv);
+    forkmon.wait_exit();
+    let second = numbers(3000, "");
+    project.save("data", &(numbers(3000, "") + "more\n"), Save::ByRename);
+    project.note("second", &second);
+    assert!(forkmon.wait_resume().from.is_some());
+    let again = forkmon.wait_exit().output;
+    assert!(project.fresh(&argv).stdout.ends_with(&again), "{again}");
+    project.save("second", &(second + "much more\n"), Save::ByRename);
+    assert!(forkmon.wait_resume().from.is_some());
+    let again = forkmon.wait_exit().output;
+    assert!(project.fresh(&argv).stdout.ends_with(&again), "{again}");
+    forkmon.finish();
+}
+
+/// A shell that was given a command is not about its script when it asks for a time.
+#[test]
+fn a_shell_that_compares_times_is_told_the_new_one() {
+    let bash = require_guest!("bash");
+    let command = "echo early; for i in {1..20000}; do :; done; exec < data; \
+                   [ data -nt old ] && echo newer; read -r line; echo \"$line\"";
+    let mut project = Project::new("newer")
+        .file("old", "")
+        .file("data", &numbers(3000, ""));
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(100);
+    let data = fs::File::options().write(true).open(project.path("data"));
+    let data = data.expect("it can be written");
+    data.set_modified(long_ago).expect("it is the test's own");
+    drop(data);
+    let argv = [bash.as_str(), "-c", command];
+    let mut forkmon = project.watch(&argv);
+    assert!(!forkmon.wait_exit().output.contains("newer"));
+    project.save("data", &numbers(2900, "changed"), Save::InPlace);
+    assert!(forkmon.wait_resume().from.is_some());
+    assert_eq!(forkmon.wait_exit().output, "newer\nnumber 0\n");
+    forkmon.finish();
+}
+
+/// The size that a child asks for was taken for known, since the first process had asked
+/// for it to read the file.
+#[test]
+fn what_another_process_asks_counts_with_content_too() {
+    let python = require_guest!("python3");
+    let script = "import os, subprocess\nprint('early', flush=True)\nwork = lambda: sum(range(3000000))\n\
+                  os.stat('x'); work()\n\
+                  print(subprocess.run(['stat', '-c', '%s', 'x'], capture_output=True).stdout, flush=True)\n\
+                  work(); open('o').read(); work(); print(open('x').read(), flush=True)\n";
+    let mut project = Project::new("child-asks")
+        .file("main.py", script)
+        .file("o", "")
+        .file("x", "one\n");
+    let argv = [python.as_str(), "main.py"];
+    let mut forkmon = project.launch(&argv).option("--metadata=content").start();
+    forkmon.wait_exit();
+    for text in ["longer\n", "longer still\n"] {
+        project.save("x", text, Save::InPlace);
+        assert!(forkmon.wait_resume().from.is_some());
+        let again = forkmon.wait_exit().output;
+        let fresh = project.fresh(&argv).stdout;
+        assert!(
+            fresh.ends_with(&again) && again.starts_with("b'"),
+            "{again}"
+        );
+    }
+    forkmon.finish();
+}

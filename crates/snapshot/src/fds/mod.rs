@@ -273,18 +273,13 @@ impl FdTable {
         remote: &mut Remote<'_>,
         moved: &[Moved],
     ) -> Result<(), Refusal> {
-        let has_moved = |kept: &&Kept| moved.iter().any(|file| kept.is(file.device, file.inode));
+        let has_moved = |kept: &&Kept| moved.iter().any(|file| file.number == kept.entry.fd);
         for kept in self.kept.iter().filter(|kept| !has_moved(kept)) {
             kept.reset(remote)?;
         }
-        for file in moved {
-            let of_it = self
-                .kept
-                .iter()
-                .filter(|kept| kept.is(file.device, file.inode));
-            let entries = of_it.map(|kept| kept.entry.clone()).collect();
-            moved::open_anew(remote, self.above, file, entries)?;
-        }
+        let of_moved = self.kept.iter().filter(has_moved);
+        let entries = of_moved.map(|kept| kept.entry.clone()).collect();
+        moved::open_anew(remote, self.above, moved, entries)?;
         // The dead run can have locked what is kept.
         for (locked, handle) in self.locked.iter().zip(self.above..) {
             locked.restore(remote, handle)?;

@@ -13,10 +13,8 @@ use tracee::Remote;
 /// read of it is the same in both; see [`Image::resume`](crate::Image::resume).
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct Moved {
-    /// `st_dev` of the file that the guest had open.
-    pub device: u64,
-    /// `st_ino` of the same.
-    pub inode: u64,
+    /// A number under which the guest had it open.
+    pub number: i32,
     /// Where the other one is: absolute, and without links.
     pub path: PathBuf,
 }
@@ -24,16 +22,19 @@ pub struct Moved {
 /// What a task has room for, with the zero byte.
 const LONGEST: usize = 2048;
 
-/// Puts the file that is at a path now under the numbers that the guest reads the
-/// old one by, at the same places.
+/// Puts the files that are at their paths now under the numbers that the guest reads
+/// the old ones by, at the same places.
 pub(super) fn open_anew(
     remote: &mut Remote<'_>,
     above: i32,
-    moved: &Moved,
+    moved: &[Moved],
     entries: Vec<Entry>,
 ) -> Result<(), Refusal> {
     for entries in group(remote.tid(), entries)? {
         let entry = &entries[0];
+        let Some(moved) = moved.iter().find(|moved| moved.number == entry.fd) else {
+            continue;
+        };
         let at = remote.scratch()?.0;
         let mut path = moved.path.as_os_str().as_bytes().to_vec();
         path.push(0);
