@@ -212,13 +212,13 @@ impl Journal {
 
     /// Right before an undo to a mark, when the guest and the images of later marks are
     /// dead: how many open file descriptions that could write a file (`st_dev`, `st_ino`)
-    /// the images hold that are left; `None` if that cannot be told. At the mark,
+    /// the images hold that are left, if not so many as are given third. At the mark,
     /// those counted as well that only an image held which has been dropped since.
-    pub fn recount(&mut self, mark: Mark, held: impl Fn(u64, u64) -> Option<u64>) {
+    pub fn recount(&mut self, mark: Mark, held: impl Fn(u64, u64, u64) -> u64) {
         if let Some(owed) = self.marks.get_mut(&mark) {
             for (id, owed) in owed.iter_mut() {
                 let (device, inode) = id.numbers();
-                *owed = held(device, inode).map_or(*owed, |held| held.min(*owed));
+                *owed = held(device, inode, *owed).min(*owed);
             }
             owed.retain(|_, owed| *owed > 0);
         }

@@ -1,6 +1,7 @@
 //! Which open file descriptions the frozen processes hold.
 
 use crate::fds::fds;
+use crate::memory::mappings;
 use crate::{Image, Refusal, procfs};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -41,4 +42,20 @@ pub fn writers<'i>(
         }
     }
     Ok(known.len() as u64)
+}
+
+/// Whether one of these images has a file (`st_ino`) mapped shared, so that its mapping
+/// keeps a description open that no number of it does.
+///
+/// # Errors
+///
+/// [`Refusal`] if that cannot be told: a process has died.
+pub fn map<'i>(mut images: impl Iterator<Item = &'i Image>, inode: u64) -> Result<bool, Refusal> {
+    images.try_fold(false, |found, image| {
+        let mapped = mappings(image.task())?;
+        Ok(found
+            || mapped
+                .iter()
+                .any(|mapping| mapping.shared && mapping.inode == inode))
+    })
 }

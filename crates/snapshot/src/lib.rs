@@ -51,7 +51,7 @@ mod timers;
 pub use fds::{HeldFile, Inherited, Moved, OnConnection};
 pub use freeze::{Frozen, freeze};
 pub use guest::{Guest, Hazard};
-pub use holders::writers;
+pub use holders::{map, writers};
 pub use ids::{Ids, VirtualPid};
 pub use image::Image;
 pub use refusal::Refusal;

@@ -171,9 +171,15 @@ impl Supervisor<'_> {
     /// Puts the files back as they were; whether that worked for all of them.
     fn undo_to(&mut self, mark: journal::Mark) -> bool {
         let stored = &self.stored;
-        self.journal.recount(mark, |device, inode| {
-            let images = stored.values().map(|stored| &stored.image);
-            snapshot::writers(images, device, inode).ok()
+        self.journal.recount(mark, |device, inode, counted| {
+            let images = || stored.values().map(|stored| &stored.image);
+            match snapshot::writers(images(), device, inode) {
+                Ok(held) if held < counted => match snapshot::map(images(), inode) {
+                    Ok(false) => held,
+                    _ => counted,
+                },
+                _ => counted,
+            }
         });
         let undo = self.journal.undo_to(mark);
         self.restored = undo

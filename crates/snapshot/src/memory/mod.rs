@@ -12,6 +12,7 @@ mod replace;
 mod segment;
 
 pub(crate) use contents::Contents;
+pub(crate) use mapping::mappings;
 #[cfg(fuzzing)]
 pub(crate) use mapping::parse_mappings;
 #[cfg(fuzzing)]
@@ -20,7 +21,7 @@ pub(crate) use segment::parse_made_by;
 use crate::fds::{FdTable, HeldFile, NamelessFile};
 use crate::{Guest, Hazard, Refusal, sys};
 use contents::{Budget, Opened, failure};
-use mapping::{Mapped, Mapping, Owner, Piece, cover, mappings};
+use mapping::{Mapped, Mapping, Owner, Piece, cover};
 use rustix::fs::SealFlags;
 use segment::{Segment, segment_of};
 use std::collections::BTreeMap;
