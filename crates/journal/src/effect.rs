@@ -104,6 +104,27 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// The names that it is about.
+    pub fn names(&self) -> impl Iterator<Item = &PathBuf> {
+        let (first, second) = match self {
+            Effect::OpenWrite { path, .. }
+            | Effect::Truncate { path }
+            | Effect::Unlink { path }
+            | Effect::RemoveFolder { path, .. }
+            | Effect::MakeFolder { path }
+            | Effect::SymbolicLink { to: path }
+            | Effect::MakeNode { path }
+            | Effect::Attributes { path, .. } => (Some(path), None),
+            Effect::Rename { from, to, .. } | Effect::Link { from, to, .. } => {
+                (Some(from), Some(to))
+            }
+            Effect::Other { path, .. } => (path.as_ref(), None),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
 /// An effect that cannot be undone: checkpoints before it cannot be resumed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the change to {} cannot be undone: {why}", path.display())]

@@ -53,8 +53,6 @@ impl Supervisor<'_> {
         if let Some(error) = batch.error {
             anyhow::bail!("cannot watch the files any more: {error}");
         }
-        self.collect_fingerprints();
-        let mut edit = Edit::default();
         let mut touches = batch.touches;
         if batch.rescan {
             // Events were lost: look at everything that was ever touched.
@@ -67,7 +65,15 @@ impl Supervisor<'_> {
                 strong: false,
             }));
         }
-        for touch in &touches {
+        let touches = self.hold_back(touches);
+        self.touched(&touches)
+    }
+
+    /// Acts on paths that somebody may have changed.
+    pub(super) fn touched(&mut self, touches: &[watch::Touch]) -> anyhow::Result<()> {
+        self.collect_fingerprints();
+        let mut edit = Edit::default();
+        for touch in touches {
             self.judge(touch, &mut edit);
         }
         if edit.changes.is_empty() {
@@ -277,6 +283,7 @@ impl Supervisor<'_> {
     /// known, there is time to get the copy ready that is likely to run next.
     pub(super) fn noticed(&mut self, path: &Path) {
         if self.journal.wrote(path)
+            || self.is_under_way(path)
             || self.is_our_own_doing(path)
             || self.is_as_recorded(path)
             || self.is_written_by_us(path)

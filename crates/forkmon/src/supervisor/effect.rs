@@ -246,12 +246,17 @@ impl Supervisor<'_> {
         if self.config.once || is_no_file(&effect) {
             return Ok(task.resume(None)?);
         }
+        let names = effect.names().cloned().collect();
         let prepared = Box::new(self.journal.before(effect));
         if let Err(obstacle) = &prepared.undoable {
             self.bar(&obstacle.clone());
         }
-        self.run
-            .wait_for_answer(task.tid(), Pending::Effect { prepared, paths });
+        let pending = Pending::Effect {
+            prepared,
+            paths,
+            names,
+        };
+        self.run.wait_for_answer(task.tid(), pending);
         Ok(task.resume_to_syscall()?)
     }
 
@@ -265,6 +270,7 @@ impl Supervisor<'_> {
         if let Err(obstacle) = self.journal.after(prepared, succeeded) {
             self.bar(&obstacle);
         }
+        self.call_is_over();
         if succeeded {
             self.written(paths);
         } else {
@@ -281,6 +287,7 @@ impl Supervisor<'_> {
         if let Err(obstacle) = self.journal.after_kill(prepared) {
             self.bar(&obstacle);
         }
+        self.call_is_over();
         self.written(paths);
     }
 

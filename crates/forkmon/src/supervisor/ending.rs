@@ -275,7 +275,10 @@ impl Supervisor<'_> {
             left.remove(&task);
         }
         for pending in pending {
-            if let Pending::Effect { prepared, paths } = pending {
+            if let Pending::Effect {
+                prepared, paths, ..
+            } = pending
+            {
                 self.effect_cut_off(*prepared, &paths);
             }
         }

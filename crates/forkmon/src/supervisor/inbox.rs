@@ -47,6 +47,8 @@ pub(super) enum Timed {
     Deadline(u64),
     /// The time in which changes are gathered.
     Gathered,
+    /// The time for which file events are held back by a call under way.
+    Held,
     /// The time after which a wanted checkpoint is tried again.
     Wanted,
     /// The time after which a server is looked at, which was this long.

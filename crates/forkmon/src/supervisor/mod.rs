@@ -32,6 +32,7 @@ mod rewind;
 mod run;
 mod setup;
 mod streams;
+mod underway;
 mod waiting;
 mod walk;
 
@@ -65,6 +66,7 @@ use std::time::Duration;
 use streams::UntoldExit;
 use timeline::{CheckpointId, Identity, Timeline};
 use tracee::{Command, End, Program, Report, Stopped, Tid, Tracer};
+use underway::Held;
 use waiting::Waiting;
 
 /// The oldest kernel that has all that is used here.
@@ -130,6 +132,8 @@ struct Supervisor<'a> {
     /// A run is being asked to end: file events wait.
     dropping: bool,
     later: Vec<watch::Batch>,
+    /// File events that a call under way may have caused.
+    held: Held,
     /// What was asked for while a run was asked to end.
     asked_meanwhile: Vec<Asked>,
     /// Checkpoints that somebody asked for and that could not be taken yet.
@@ -332,7 +336,9 @@ impl Supervisor<'_> {
     fn answered(&mut self, task: Stopped) -> anyhow::Result<()> {
         self.take_back(&task)?;
         match self.run.take_pending(task.tid()) {
-            Some(Pending::Effect { prepared, paths }) => {
+            Some(Pending::Effect {
+                prepared, paths, ..
+            }) => {
                 let succeeded = task.registers()?.return_value() >= 0;
                 self.effect_done(*prepared, &paths, succeeded)?;
             }
@@ -371,7 +377,10 @@ impl Supervisor<'_> {
             return Ok(());
         }
         for pending in self.run.remove(task).1 {
-            if let Pending::Effect { prepared, paths } = pending {
+            if let Pending::Effect {
+                prepared, paths, ..
+            } = pending
+            {
                 // Whether the call worked nobody can tell any more.
                 self.effect_cut_off(*prepared, &paths);
             }
@@ -394,6 +403,9 @@ impl Supervisor<'_> {
             for batch in std::mem::take(&mut self.later) {
                 self.files_changed(batch)?;
             }
+        }
+        if !self.dropping && self.quitting.is_none() {
+            self.judge_held()?;
         }
         if !self.dropping {
             for asked in std::mem::take(&mut self.asked_meanwhile) {
@@ -427,6 +439,7 @@ impl Supervisor<'_> {
                 }
                 News::Timed(Timed::Wanted) => self.take_wanted(),
                 News::Timed(Timed::Idle { run, wait }) => self.look_for_idleness(run, wait),
+                News::Timed(Timed::Held) => self.held_for_long()?,
                 News::Timed(Timed::Gathered) => {
                     for batch in std::mem::take(&mut self.later) {
                         self.files_changed(batch)?;

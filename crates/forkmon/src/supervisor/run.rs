@@ -19,6 +19,8 @@ pub(super) enum Pending {
     Effect {
         prepared: Box<Prepared>,
         paths: Vec<PathBuf>,
+        /// All names that the call is about.
+        names: Vec<PathBuf>,
     },
     /// The modes of this terminal may be others now.
     Modes { device: u64 },
@@ -264,6 +266,17 @@ impl Run {
         let free = (0..PIECES).find(|piece| !used.contains(piece))?;
         let at = RemoteAddr(start.0 + (free * PIECE) as u64);
         (length <= PIECE).then_some((free, at))
+    }
+
+    /// The names that calls under way may change what is at.
+    pub(super) fn names_under_way(&self) -> impl Iterator<Item = &PathBuf> {
+        let pending = self.tasks.values().filter_map(|task| task.pending.as_ref());
+        pending
+            .filter_map(|pending| match pending {
+                Pending::Effect { names, .. } => Some(names),
+                _ => None,
+            })
+            .flatten()
     }
 
     pub(super) fn take_pending(&mut self, task: Tid) -> Option<Pending> {

@@ -7,6 +7,7 @@ use super::keeper::Keeper;
 use super::lookup::Lookups;
 use super::pieces::Pieces;
 use super::run::Run;
+use super::underway::Held;
 use super::waiting::Waiting;
 use super::{ALLOWANCE, OPEN_WRITE_BOUND, Supervisor, filter};
 use crate::cli::Effects;
@@ -117,6 +118,7 @@ pub(super) fn supervise(
         deadline_passed: false,
         dropping: false,
         later: Vec::new(),
+        held: Held::default(),
         asked_meanwhile: Vec::new(),
         wanted: Vec::new(),
         waiting: Waiting::default(),

@@ -70,6 +70,7 @@ impl Supervisor<'_> {
         let busy = self.run.is_alive()
             || self.dropping
             || !self.later.is_empty()
+            || !self.held.is_empty()
             || self.untold_exit.is_some();
         if busy || self.waiting.waiters.is_empty() {
             return;

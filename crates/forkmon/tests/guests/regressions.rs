@@ -2,6 +2,8 @@
 //! the resume or restart that follows from it, and its output and files are those
 //! of a fresh run.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::harness::{Project, Save, build_c};
@@ -205,4 +207,49 @@ fn a_file_that_a_dropped_image_had_open_is_the_guests_own() {
     }
     assert!(forkmon.warnings().is_empty(), "{:?}", forkmon.warnings());
     forkmon.finish();
+}
+
+/// The event of a call comes before the call has returned, and on a busy machine
+/// forkmon saw it first: it took what the guest made, wrote and renamed for edits.
+#[test]
+fn on_a_busy_machine_the_guests_own_files_are_no_edits() {
+    let perl = require_guest!("perl");
+    let project = Project::new("busy");
+    let guest = project.perl(
+        "for my $n (1 .. 250) { print \"there\n\" if -e \"d$n\" || -e \"f$n\" || -e \"g$n\"; \
+         mkdir \"d$n\" or die; spew(\"f$n\", 'x'); rename(\"f$n\", \"g$n\") or die } print \"the end\n\";",
+    );
+    let argv = [perl.as_str(), &guest];
+    let busy = Busy::start();
+    let launch = project.launch(&argv).option("--delay=0ms");
+    let mut forkmon = launch.default_budget().start();
+    assert_eq!(forkmon.wait_exit().output, "early 1\nthe end\n");
+    let changes = forkmon.all("change");
+    assert!(changes.is_empty(), "{changes:?}");
+    drop(busy);
+    forkmon.finish();
+}
+
+/// Threads that want all processors, until it is dropped.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn start() -> Busy {
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..std::thread::available_parallelism().map_or(2, |n| 2 * n.get()) {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Busy(over)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
