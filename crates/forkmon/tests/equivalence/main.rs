@@ -17,6 +17,7 @@
 mod catalog;
 mod edit;
 mod generator;
+mod live;
 mod manner;
 mod model;
 mod oracle;

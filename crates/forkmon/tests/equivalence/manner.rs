@@ -14,6 +14,8 @@ pub struct Manner {
     pub options: Vec<&'static str>,
     /// Standard output and standard error are one pipe.
     pub joined: bool,
+    /// Only new output is shown after a resume.
+    pub live: bool,
     /// Every checkpoint is allowed, so that edits do resume.
     pub generous: bool,
 }
@@ -28,6 +30,12 @@ impl Manner {
         let mut options = vec!["--quiet"];
         let mut often = |tenths: u32| rng.u32(0..10) < tenths;
         let joined = often(3);
+        let live = !joined && often(2);
+        options.push(if live {
+            "--output=live"
+        } else {
+            "--output=replay"
+        });
         // What a checkpoint costs is measured in real time, which others on the
         // machine make longer: with this, the next one is always allowed.
         let generous = often(8);
@@ -49,6 +57,7 @@ impl Manner {
         Manner {
             options,
             joined,
+            live,
             generous,
         }
     }

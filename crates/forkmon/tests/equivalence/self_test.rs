@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::catalog::find;
 use super::edit::{Edit, Save};
 use super::generator::{Step, steps};
+use super::live::{Since, difference};
 use super::manner::Manner;
 use super::project::{Definition, Project};
 use super::shrink::shrink;
@@ -201,4 +202,20 @@ fn a_path_of_its_own_is_read_as_the_others() {
         rename.apply(text),
         b"/tmp/watched/x /tmp/plain /tmp/watched"
     );
+}
+
+#[test]
+fn only_new_output_that_is_wrong_is_found_out() {
+    let wrong = |since, before: &str, whole: &str, new: &str| {
+        let (before, whole, new) = (before.as_bytes(), whole.as_bytes(), new.as_bytes());
+        difference(since, before, whole, new).is_some()
+    };
+    assert!(!wrong(Since::Start, "", "a b c", "a b c"));
+    assert!(wrong(Since::Start, "", "a b c", "b c"));
+    assert!(!wrong(Since::Nothing, "a b c", "a b c", ""));
+    assert!(wrong(Since::Nothing, "a b c", "a b c", "c"));
+    assert!(!wrong(Since::OneEdit, "a b c", "a X c", "X c"));
+    assert!(!wrong(Since::OneEdit, "a b c", "a X c", "a X c"));
+    assert!(wrong(Since::OneEdit, "a b c", "a X c", " c"));
+    assert!(wrong(Since::OneEdit, "a b c", "a X c", "X b"));
 }

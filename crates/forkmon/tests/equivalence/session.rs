@@ -34,9 +34,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Settled {
     /// The exit status, 128 + n for signal n.
     pub status: i32,
-    /// All that it has printed; both streams, if they are one.
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+    pub printed: Printed,
+}
+
+/// What a run has printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Printed {
+    /// All of it; standard output has both streams, if they are one.
+    Whole { stdout: Vec<u8>, stderr: Vec<u8> },
+    /// What came on standard output since it was last looked at: of all runs, and
+    /// of each only what was new.
+    New(Vec<u8>),
 }
 
 /// A running forkmon. What goes wrong is a text that says so.
@@ -51,8 +59,9 @@ pub struct Session {
     events_file: File,
     stdout_file: File,
     stderr_file: File,
-    /// Both are one, and come through `stdout_file`.
-    joined: bool,
+    manner: Manner,
+    /// So much of standard output was looked at.
+    looked_at: usize,
     partial: Vec<u8>,
     answer: Vec<u8>,
     events: Vec<Event>,
@@ -83,7 +92,6 @@ impl Session {
             .arg(&fifo)
             .arg("--control")
             .arg(&control_path)
-            .arg("--output=replay")
             .args(&manner.options)
             .args(project.definition.options)
             .arg("--")
@@ -125,7 +133,8 @@ impl Session {
             events_file: File::from(events),
             stdout_file: unblocked(stdout.into())?,
             stderr_file: unblocked(stderr.into())?,
-            joined: manner.joined,
+            manner: manner.clone(),
+            looked_at: 0,
             partial: Vec::new(),
             answer: Vec::new(),
             events: Vec::new(),
@@ -183,13 +192,28 @@ impl Session {
         }
         Ok(Settled {
             status: i32::try_from(status).unwrap_or(-1),
-            stdout: shown(&exit.value["shown"]["stdout"], &self.stdout)?,
-            stderr: if self.joined {
+            printed: self.printed(&exit.value["shown"])?,
+        })
+    }
+
+    /// What was printed, by what the last exit says of it.
+    fn printed(&self, exit: &serde_json::Value) -> Result<Printed, String> {
+        if self.manner.live {
+            return Ok(Printed::New(self.stdout[self.looked_at..].to_vec()));
+        }
+        Ok(Printed::Whole {
+            stdout: shown(&exit["stdout"], &self.stdout)?,
+            stderr: if self.manner.joined {
                 Vec::new()
             } else {
-                shown(&exit.value["shown"]["stderr"], &self.stderr)?
+                shown(&exit["stderr"], &self.stderr)?
             },
         })
+    }
+
+    /// What was printed so far is not looked at again.
+    pub fn looked_at(&mut self) {
+        self.looked_at = self.stdout.len();
     }
 
     /// Ends forkmon by SIGINT, as Ctrl-C does, and looks for what is left.
@@ -284,7 +308,7 @@ impl Session {
             PollFd::new(&self.stdout_file, PollFlags::IN),
         ];
         // A pipe that nobody writes to is always ready.
-        if !self.joined {
+        if !self.manner.joined {
             fds.push(PollFd::new(&self.stderr_file, PollFlags::IN));
         }
         if self.ended.is_none() {

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::generator::Step;
+use super::live::{self, Since};
 use super::manner::Manner;
 use super::model::{Model, Node};
 use super::plain::{Outcome, Plain};
 use super::project::Project;
-use super::session::{Session, Settled};
+use super::session::{Printed, Session, Settled};
 use super::site::{Side, Site};
 use super::tally::Tally;
 use super::tree::{Tree, first_difference};
@@ -46,6 +47,7 @@ pub fn play(
         plain: Plain::new(project, manner, &site),
         site: &site,
         model: project.start.clone(),
+        before: Vec::new(),
     };
     let root = site.root(Side::Watched);
     trial.model.write(&root).unwrap_or_else(|error| {
@@ -67,6 +69,8 @@ struct Trial<'a> {
     plain: Plain<'a>,
     site: &'a Site,
     model: Model,
+    /// What a fresh run would have printed before the last step.
+    before: Vec<u8>,
 }
 
 impl Trial<'_> {
@@ -77,11 +81,12 @@ impl Trial<'_> {
         tally: &mut Tally,
     ) -> Result<(), Difference> {
         let differs = |after, what| Difference { after, what };
-        self.compare(session).map_err(|what| differs(None, what))?;
+        let compared = self.compare(session, None);
+        compared.map_err(|what| differs(None, what))?;
         for (number, step) in steps.iter().enumerate() {
             let seen = session.events().len();
             self.make(session, step);
-            let compared = self.compare(session);
+            let compared = self.compare(session, Some((step, seen)));
             tally.add(step, &session.events()[seen..]);
             compared.map_err(|what| differs(Some(number), what))?;
         }
@@ -119,8 +124,13 @@ impl Trial<'_> {
         }
     }
 
-    /// Waits for what follows from all edits so far, and compares it.
-    fn compare(&mut self, session: &mut Session) -> Result<(), Vec<String>> {
+    /// Waits for what follows from all edits so far, and compares it. The last of
+    /// them are those of a step, which began when there were so many events.
+    fn compare(
+        &mut self,
+        session: &mut Session,
+        last: Option<(&Step, usize)>,
+    ) -> Result<(), Vec<String>> {
         let settled = session.settle().map_err(|what| vec![what])?;
         let root = self.site.root(Side::Watched);
         let tree = Tree::of(&root, None).unwrap_or_else(|error| {
@@ -128,7 +138,15 @@ impl Trial<'_> {
         });
         let outcome = self.plain.outcome(&self.model);
         let expected = outcome.unwrap_or_else(|error| panic!("cannot run it plainly: {error}"));
-        let what = differences(expected, &settled, &tree);
+        let mut what = differences(expected, &settled, &tree);
+        if let Printed::New(new) = &settled.printed {
+            let since = last.map_or(Since::Start, |(step, seen)| {
+                Since::step(step, &session.events()[seen..])
+            });
+            what.extend(live::difference(since, &self.before, &expected.stdout, new));
+        }
+        self.before.clone_from(&expected.stdout);
+        session.looked_at();
         if what.is_empty() { Ok(()) } else { Err(what) }
     }
 
@@ -157,12 +175,14 @@ fn differences(expected: &Outcome, settled: &Settled, tree: &Tree) -> Vec<String
             settled.status, expected.status
         ));
     }
-    for (name, wanted, got) in [
-        ("standard output", &expected.stdout, &settled.stdout),
-        ("standard error", &expected.stderr, &settled.stderr),
-    ] {
-        if wanted != got {
-            what.push(format!("{name} {}", first_difference(wanted, got)));
+    if let Printed::Whole { stdout, stderr } = &settled.printed {
+        for (name, wanted, got) in [
+            ("standard output", &expected.stdout, stdout),
+            ("standard error", &expected.stderr, stderr),
+        ] {
+            if wanted != got {
+                what.push(format!("{name} {}", first_difference(wanted, got)));
+            }
         }
     }
     what.extend(tree.differences(&expected.tree));
