@@ -35,6 +35,8 @@ pub enum Outcome<'a> {
         /// The path before whose first access the checkpoint stands; `None` if it
         /// was taken somewhere else.
         before: Option<&'a Path>,
+        /// It had been read up to there.
+        within: bool,
         /// The checkpoint's number.
         checkpoint: u64,
         /// The guest's running time that need not be repeated.
@@ -201,17 +203,23 @@ impl Messages {
         match outcome {
             Outcome::Resumed {
                 before,
+                within,
                 checkpoint,
                 kept,
                 latency,
             } => {
+                let side = if within {
+                    "in the middle of"
+                } else {
+                    "from before"
+                };
                 let place = match before {
-                    None => format!("checkpoint {checkpoint}"),
-                    Some(before) if paths.first() == Some(&before) => "before it".to_owned(),
-                    Some(before) => format!("before {}", self.path(before)),
+                    None => format!("from checkpoint {checkpoint}"),
+                    Some(before) if paths.first() == Some(&before) => format!("{side} it"),
+                    Some(before) => format!("{side} {}", self.path(before)),
                 };
                 format!(
-                    "{changed}resumed from {place}, {} kept ({})",
+                    "{changed}resumed {place}, {} kept ({})",
                     human(kept),
                     human(latency)
                 )
@@ -349,6 +357,7 @@ mod tests {
         let path = Path::new("/home/u/project/lib/b.lua");
         let resumed = |before: &'static str| Outcome::Resumed {
             before: Some(Path::new(before)),
+            within: before.ends_with(".sh"),
             checkpoint: 3,
             kept: Duration::from_millis(1020),
             latency: Duration::from_micros(2100),
@@ -365,6 +374,12 @@ mod tests {
         assert_eq!(
             plain(&text),
             "changed lib/b.lua and 2 more; resumed from before main.lua, 1.02 s kept (2.1 ms)"
+        );
+        let script = Path::new("/home/u/project/job.sh");
+        let text = messages.changed_text(&[script], resumed("/home/u/project/job.sh"));
+        assert_eq!(
+            plain(&text),
+            "changed job.sh; resumed in the middle of it, 1.02 s kept (2.1 ms)"
         );
     }
 

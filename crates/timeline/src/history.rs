@@ -164,6 +164,17 @@ impl History {
         })
     }
 
+    /// The newest fact is of a piece, and nothing has come between: it is of this one
+    /// now.
+    pub(crate) fn read_on(&mut self, upto: u64) -> Option<AccessIndex> {
+        let newest = self.facts.last_mut().filter(|fact| !fact.spoiled)?;
+        match &mut newest.seen {
+            Observation::Piece { end, .. } => *end = upto,
+            _ => return None,
+        }
+        Some(newest.index)
+    }
+
     /// Takes the one fact that the whole of this file is known for one that only its
     /// first bytes are; false if more than one says so.
     pub(crate) fn narrow(&mut self, of: &Identity, end: u64) -> bool {

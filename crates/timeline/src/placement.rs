@@ -203,6 +203,11 @@ impl Shelf {
         after.checked_sub(1)
     }
 
+    /// The length of the log at the newest checkpoint; 0 if there is none.
+    pub(crate) fn mark_of_newest(&self) -> usize {
+        self.placed.last().map_or(0, |newest| newest.place.mark)
+    }
+
     /// Drops all checkpoints after `to`, and forgets what they cost. Returns
     /// the length that the log had at `to`, and the dropped ones.
     pub(crate) fn rewind(&mut self, to: CheckpointId) -> Option<(usize, Vec<CheckpointId>)> {

@@ -119,11 +119,15 @@ impl Timeline {
                 return first;
             }
         }
-        let index = self.next;
-        self.next.0 += 1;
         if !known.is_some_and(History::touched) {
             self.shelf.touched(path);
         }
+        self.add(path, seen, before_reading)
+    }
+
+    fn add(&mut self, path: &Path, seen: Observation, before_reading: bool) -> AccessIndex {
+        let index = self.next;
+        self.next.0 += 1;
         let path = self
             .knowledge
             .extend(path, |history| history.push(index, seen, before_reading));
@@ -146,11 +150,19 @@ impl Timeline {
     /// The guest is about to know the first `end` bytes of a file that it reads in
     /// pieces (`u64::MAX`: its end, too), which can be fewer than before: those that it
     /// gives back it will read again before it uses them. Each read is an access of its
-    /// own, also one that tells nothing new.
-    pub fn read_up_to(&mut self, path: &Path, end: u64) {
-        if let Some((identity, _)) = self.read_of(path) {
-            self.learn(path, Observation::Piece { identity, end }, true);
+    /// own, also one that tells nothing new; but several with nothing in between are one.
+    /// Its position; `None` if the file is not read in pieces.
+    pub fn read_up_to(&mut self, path: &Path, end: u64) -> Option<AccessIndex> {
+        let (identity, _) = self.read_of(path)?;
+        let is_last = matches!(self.log.last(), Some(Step::Learned(last)) if **last == *path)
+            && self.shelf.mark_of_newest() < self.log.len();
+        if is_last
+            && let Some(history) = self.knowledge.of_mut(path)
+            && let Some(at) = history.read_on(end)
+        {
+            return Some(at);
         }
+        Some(self.add(path, Observation::Piece { identity, end }, true))
     }
 
     /// Which file is read in pieces at this path, and how many of its first bytes the

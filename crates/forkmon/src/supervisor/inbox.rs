@@ -119,7 +119,8 @@ impl Doorbell {
                 for origin in signals.forever() {
                     bell.send(News::Quit {
                         signal: origin.signal,
-                        by_terminal: origin.cause == Cause::Kernel,
+                        // Of a hangup only the leader of the session is told.
+                        by_terminal: origin.cause == Cause::Kernel && origin.signal != SIGHUP,
                     });
                 }
             })?;

@@ -10,6 +10,7 @@ use super::pieces::{Seen, Shared, handle_of, keep, numbers_of, place_of};
 use super::reader::{Reader, Reading, Reads, decode};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use timeline::Identity;
@@ -129,24 +130,17 @@ impl Supervisor<'_> {
             self.sized(&path);
             return Ok(Some(task));
         }
-        let numbers = if reader.is_complete() {
-            Vec::new()
-        } else {
-            numbers_of(process, now.device, now.inode)
-        };
         if reading.what == Reads::Closes {
-            self.closes(&path, place, numbers.len() == 1);
+            self.closes(&path, process, place, now);
             return Ok(Some(task));
         }
-        let is_alone = reader.is_complete() || numbers.len() == 1;
-        let handle = handle_of(process, reading.fd);
-        if !self.begin(&path, &handle, reader, place, is_alone) {
+        if !self.begin(&path, process, reading.fd, reader, place) {
             return Ok(Some(task));
         }
         let Some((of, known)) = self.timeline.read_of(&path) else {
             return Ok(Some(task));
         };
-        if !reader.is_complete() && (place > known || !is_alone) {
+        if !reader.is_complete() && place > known {
             self.unseen(&path);
             return Ok(Some(task));
         }
@@ -188,8 +182,9 @@ impl Supervisor<'_> {
                 None => return Ok(None),
             }
         }
-        let at = self.timeline.end();
-        self.timeline.read_up_to(&path, end.max(known));
+        let Some(at) = self.timeline.read_up_to(&path, end.max(known)) else {
+            return Ok(Some(task));
+        };
         if of != now {
             // It has been written to meanwhile.
             self.timeline.spoil_from(&path, at);
@@ -207,14 +202,7 @@ impl Supervisor<'_> {
     }
 
     /// A read of a file that may be the first one; whether it is read in pieces.
-    fn begin(
-        &mut self,
-        path: &Path,
-        handle: &Path,
-        reader: Reader,
-        place: u64,
-        is_alone: bool,
-    ) -> bool {
+    fn begin(&mut self, path: &Path, process: Tid, fd: i32, reader: Reader, place: u64) -> bool {
         if self.is_in_pieces(path)
             && self
                 .pieces
@@ -234,7 +222,7 @@ impl Supervisor<'_> {
         let all_seen = if reader.is_complete() {
             place == 0
         } else {
-            file.by_first.len() == 1 && is_alone
+            file.by_first.len() == 1 && is_open_once(process, fd)
         };
         let all_seen = all_seen && file.by_others.is_empty() && !file.refused;
         let known = if reader.is_complete() {
@@ -242,7 +230,9 @@ impl Supervisor<'_> {
         } else {
             place.max(reader.head)
         };
-        let kept = all_seen.then(|| keep(handle, room)).flatten();
+        let kept = all_seen
+            .then(|| keep(&handle_of(process, fd), room))
+            .flatten();
         match kept {
             Some((kept, fingerprint)) if self.timeline.narrow(path, &kept.identity, known) => {
                 self.timeline
@@ -268,13 +258,15 @@ impl Supervisor<'_> {
         match to.and_then(|to| u64::try_from(to).ok()) {
             Some(to) if to == place => {}
             // A program of the C library's may have asked for the size before.
-            Some(to) if reader.gives_back && to < place => self.timeline.read_up_to(path, to),
+            Some(to) if reader.gives_back && to < place => {
+                self.timeline.read_up_to(path, to);
+            }
             _ => self.whole(path),
         }
     }
 
     /// A shell closes what it had for its standard input.
-    fn closes(&mut self, path: &Path, place: u64, for_good: bool) {
+    fn closes(&mut self, path: &Path, process: Tid, place: u64, now: Identity) {
         let Some((_, known)) = self
             .timeline
             .read_of(path)
@@ -284,7 +276,9 @@ impl Supervisor<'_> {
         };
         if place > known {
             self.unseen(path);
-        } else if for_good && let Some(file) = self.pieces.files.get_mut(path) {
+        } else if numbers_of(process, now.device, now.inode).len() == 1
+            && let Some(file) = self.pieces.files.get_mut(path)
+        {
             file.shared = file.shared.map(|_| Shared::Closed);
         }
     }
@@ -335,6 +329,12 @@ impl Supervisor<'_> {
         self.whole(path);
         self.timeline.spoil(path);
     }
+}
+
+/// Whether a file is open under this number only.
+fn is_open_once(process: Tid, fd: i32) -> bool {
+    fs::metadata(handle_of(process, fd))
+        .is_ok_and(|file| numbers_of(process, file.dev(), file.ino()).len() == 1)
 }
 
 /// Whether a shell was called with a file as its script, and not with a command or to

@@ -77,8 +77,12 @@ impl Supervisor<'_> {
             latency_ms: latency,
             reason,
         });
+        let within = before
+            .as_deref()
+            .is_some_and(|path| self.is_in_pieces(path));
         let outcome = Outcome::Resumed {
             before: before.as_deref(),
+            within,
             checkpoint,
             kept,
             latency,
