@@ -208,6 +208,21 @@ pub const PROJECTS: &[Definition] = &[
         environment: TEX,
         ..Definition::new("book", PDFLATEX, &["pdflatex"], "chapters/long.tex")
     },
+    Definition {
+        rewritten: &[
+            "kept.dat",
+            "old/deep/file",
+            "old/other",
+            "sparse.bin",
+            "tree/inner.dat",
+        ],
+        ..Definition::new(
+            "effects",
+            &["python3", "main.py"],
+            &["python3"],
+            "steps/begin.txt",
+        )
+    },
 ];
 
 /// The project with this name.

@@ -92,4 +92,5 @@ projects! {
     script,
     stream,
     book,
+    effects,
 }

@@ -43,6 +43,9 @@ impl Manner {
             options.push("--budget=100%");
         }
         if often(2) {
+            options.push("--max-checkpoints=3");
+        }
+        if often(2) {
             options.push("--within-file=off");
         }
         if often(1) {
