@@ -366,11 +366,12 @@ fn unblocked(fd: OwnedFd) -> Result<File, String> {
     Ok(File::from(fd))
 }
 
-/// The part of what was written that an `exit` event names.
+/// What was written of the run that an `exit` event tells of, and since: the guest's
+/// first process may have ended before others of it had written all.
 fn shown(range: &serde_json::Value, written: &[u8]) -> Result<Vec<u8>, String> {
-    let end = |name: &str| usize::try_from(range[name].as_u64()?).ok();
-    let part = end("from").zip(end("to"));
-    let part = part.and_then(|(from, to)| written.get(from..to));
+    let from = range["from"].as_u64();
+    let from = from.and_then(|from| usize::try_from(from).ok());
+    let part = from.and_then(|from| written.get(from..));
     part.map(<[u8]>::to_vec).ok_or_else(|| {
         let written = written.len();
         format!("of {written} bytes an exit says that its run's are {range}")
