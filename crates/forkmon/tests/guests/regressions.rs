@@ -209,6 +209,23 @@ fn a_file_that_a_dropped_image_had_open_is_the_guests_own() {
     forkmon.finish();
 }
 
+/// The guest made a file and renamed it, and a person wrote into it under its new
+/// name, where it stays. What had been in it was put back under the first name, which
+/// a fresh run does not know.
+#[test]
+fn a_temporary_name_does_not_come_back_when_a_person_has_written_to_the_last_one() {
+    check(
+        Project::new("temporary-name").file("early.conf", "make\n"),
+        "work(0.1); my $early = slurp('early.conf'); print \"$early\\n\"; \
+         if ($early =~ /^make/) { work(0.1); spew('part.tmp', $early); work(0.1); \
+         rename('part.tmp', 'part.txt') or die; work(0.1) } print join(',', glob('part.*')), \"\\n\";",
+        &[|project| {
+            project.save("part.txt", "a person's\n", Save::InPlace);
+            project.save("early.conf", "leave it\n", Save::InPlace);
+        }],
+    );
+}
+
 /// The event of a call comes before the call has returned, and on a busy machine
 /// forkmon saw it first: it took what the guest made, wrote and renamed for edits.
 #[test]

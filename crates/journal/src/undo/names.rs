@@ -120,8 +120,13 @@ impl Journal {
         from: &Path,
         moved: &Moved,
     ) -> Result<(), Left> {
-        self.try_rename_back(undoing, to, from, moved)
-            .map_err(|found| self.put_copy_back(from, moved, found))
+        let renamed = self.try_rename_back(undoing, to, from, moved);
+        // What the guest made after the mark is not to be there under any name.
+        let is_new = undoing.made.contains(&moved.id);
+        renamed.map_err(|found| match is_new {
+            true => found,
+            false => self.put_copy_back(from, moved, found),
+        })
     }
 
     fn try_rename_back(
