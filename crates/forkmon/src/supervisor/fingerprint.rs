@@ -69,26 +69,38 @@ fn read_stable(mut file: &File, limit: u64, mut take: impl FnMut(&[u8])) -> Opti
     (self::identity(&file.metadata().ok()?) == identity).then_some(identity)
 }
 
+/// What the thread is told to do.
+enum Task {
+    Hash(PathBuf),
+    /// To tell that it has done all that it was told before.
+    Tell(Box<dyn FnOnce() + Send>),
+}
+
 /// A thread that hashes what it is told to.
 #[derive(Debug)]
 pub(super) struct Hasher {
-    requests: Sender<PathBuf>,
+    requests: Sender<Task>,
     results: Receiver<(PathBuf, Identity, Fingerprint)>,
 }
 
 impl Hasher {
     /// `idle` is called each time when all that was asked for is done.
     pub(super) fn start(idle: impl Fn() + Send + 'static) -> std::io::Result<Self> {
-        let (requests, todo) = channel::<PathBuf>();
+        let (requests, todo) = channel::<Task>();
         let (done, results) = channel();
         std::thread::Builder::new()
             .name("hash".into())
             .spawn(move || {
                 while let Ok(first) = todo.recv() {
-                    for path in std::iter::once(first).chain(todo.try_iter()) {
-                        if let Some((identity, fingerprint)) = of_file(&path) {
-                            // Nobody may want it any more while forkmon ends.
-                            let _ = done.send((path, identity, fingerprint));
+                    for task in std::iter::once(first).chain(todo.try_iter()) {
+                        match task {
+                            Task::Hash(path) => {
+                                if let Some((identity, fingerprint)) = of_file(&path) {
+                                    // Nobody may want it any more while forkmon ends.
+                                    let _ = done.send((path, identity, fingerprint));
+                                }
+                            }
+                            Task::Tell(call) => call(),
                         }
                     }
                     idle();
@@ -101,7 +113,13 @@ impl Hasher {
     pub(super) fn ask(&self, path: &Path) {
         // If the thread is gone the file has no hash, and any new time of it
         // counts as a change.
-        let _ = self.requests.send(path.to_owned());
+        let _ = self.requests.send(Task::Hash(path.to_owned()));
+    }
+
+    /// Calls `then` on the thread when all that was asked for before is done.
+    pub(super) fn after_those(&self, then: impl FnOnce() + Send + 'static) {
+        // The thread lives as long as this does.
+        let _ = self.requests.send(Task::Tell(Box::new(then)));
     }
 
     /// What has been hashed since the last time.

@@ -32,6 +32,9 @@ pub(super) enum News {
     Control(Asked),
     /// All file events from before the nth wait was asked for are handed over.
     Delivered(u64),
+    /// All that a run has read is hashed, and all file events from before its end are
+    /// handed over, as the nth wait wanted to know.
+    Known { nth: u64, run: u64 },
     /// Something became known of a destination of the guest's output, the nth.
     Output(usize, Told),
     /// Some of the guest's input cannot be given to it again, and why.

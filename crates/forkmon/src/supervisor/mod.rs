@@ -428,6 +428,7 @@ impl Supervisor<'_> {
                 News::Control(asked) if self.dropping => self.asked_meanwhile.push(asked),
                 News::Control(asked) => self.asked(asked)?,
                 News::Delivered(nth) => self.waiting.delivered(nth),
+                News::Known { nth, run } => self.waiting.known(nth, run),
                 News::Quit {
                     signal,
                     by_terminal,

@@ -3,12 +3,17 @@
 //! alive, and all of its output that forkmon carries is written. The watcher tells
 //! when it has delivered what was saved; a run that follows from it is waited for
 //! like the present one.
+//!
+//! What that run has read is known then, too: its files are hashed, and none of them
+//! was saved before it read them. Else a save of the same bytes that follows the answer
+//! could not be told from an edit.
 
 use super::Supervisor;
 use super::control::{refused, reply};
 use super::inbox::News;
 use crate::control::Reply;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use tracee::End;
 
@@ -23,6 +28,10 @@ struct Waiter {
     answer: Sender<Reply>,
     /// All file events from before the question are handed over.
     delivered: bool,
+    /// The run of which it was asked for to know what it has read.
+    asked_of: Option<u64>,
+    /// The run of which it is known.
+    known_of: Option<u64>,
 }
 
 /// All who wait, the oldest first.
@@ -37,6 +46,15 @@ impl Waiting {
     pub(super) fn delivered(&mut self, nth: u64) {
         for waiter in &mut self.waiters {
             waiter.delivered |= waiter.nth == nth;
+        }
+    }
+
+    /// What a run has read is known, as the nth question wanted.
+    pub(super) fn known(&mut self, nth: u64, run: u64) {
+        for waiter in &mut self.waiters {
+            if waiter.nth == nth {
+                waiter.known_of = Some(run);
+            }
         }
     }
 }
@@ -58,6 +76,8 @@ impl Supervisor<'_> {
             answer,
             // Without a watcher no edit can follow.
             delivered: self.watcher.is_none(),
+            asked_of: None,
+            known_of: None,
         });
         if let Some(watcher) = &self.watcher {
             let bell = self.bell.clone();
@@ -80,11 +100,27 @@ impl Supervisor<'_> {
             Some(End::Killed(signal)) => self.settled(None, Some(signal.0)),
             None => refused("not-started", "the program could not be started"),
         };
-        self.waiting.waiters.retain(|waiter| {
-            if waiter.delivered {
-                reply(&waiter.answer, answered.clone());
+        let run = self.run.number;
+        self.waiting.waiters.retain_mut(|waiter| {
+            if !waiter.delivered {
+                return true;
             }
-            !waiter.delivered
+            let Some(watcher) = &self.watcher else {
+                reply(&waiter.answer, answered.clone());
+                return false;
+            };
+            if waiter.known_of == Some(run) {
+                reply(&waiter.answer, answered.clone());
+                return false;
+            }
+            if waiter.asked_of != Some(run) {
+                waiter.asked_of = Some(run);
+                let (watcher, bell, nth) = (Arc::clone(watcher), self.bell.clone(), waiter.nth);
+                self.hasher.after_those(move || {
+                    watcher.after_delivery(move || bell.send(News::Known { nth, run }));
+                });
+            }
+            true
         });
     }
 

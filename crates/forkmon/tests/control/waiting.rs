@@ -9,11 +9,7 @@ use super::harness::{Client, Ground};
 use super::process::{Process, ctl, done, until};
 
 /// A guest that copies a file, and ends with what is in it as its status.
-const COPYING: [&str; 3] = [
-    "sh",
-    "-c",
-    "read -r x < in.txt; sleep 0.02; echo $x > out.txt; exit $x",
-];
+const COPYING: [&str; 3] = ["sh", "-c", "read -r x < in.txt; echo $x > out.txt; exit $x"];
 
 fn settled(ground: &Ground) -> Reply {
     let socket = &ground.sockets();
@@ -48,7 +44,8 @@ fn what_was_saved_before_is_acted_upon_when_it_is_answered() {
         assert_eq!((code, signal), (Some(round), None));
         assert!(run >= u64::try_from(round).unwrap());
         assert_eq!(fs::read_to_string(&output).unwrap(), text);
-        // The same again is no edit, and no other run.
+        // The same again is no edit, and no other run: what was read is known when it
+        // is answered. It was once not hashed yet, or not known to be read before.
         fs::write(&input, &text).unwrap();
         let Reply::Settled { run: same, .. } = settled(&ground) else {
             panic!("it is refused");

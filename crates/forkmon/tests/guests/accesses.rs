@@ -96,12 +96,15 @@ fn a_deleted_file_resumes() {
 fn the_same_bytes_saved_again_do_nothing() {
     let perl = require_guest!("perl");
     let mut project = Project::new("unchanged").file("late.txt", "one\n");
-    // The guest goes on for a while after reading: a save that comes before
-    // forkmon has hashed what was read counts as an edit, whatever its bytes.
-    let guest = project.perl("print 'late ', slurp('late.txt'), \"\\n\"; work(0.2);");
+    let guest = project.perl("print 'late ', slurp('late.txt'), \"\\n\";");
     let argv = [perl.as_str(), &guest];
-    let mut forkmon = project.watch(&argv);
+    let socket = project.beside().join("control");
+    let launch = project.launch(&argv).option("--control").option(&socket);
+    let mut forkmon = launch.start();
     forkmon.wait_exit();
+    // A save that comes before forkmon has hashed what was read counts as an edit,
+    // whatever its bytes.
+    forkmon.settle(&socket);
     for how in [
         Save::InPlace,
         Save::ByRename,
@@ -124,6 +127,7 @@ fn the_same_bytes_saved_again_do_nothing() {
     assert_eq!(resumed(&project, &mut forkmon, &argv), "late two\n");
     assert_eq!(forkmon.all("resume").len(), 1);
     // After a resume, the bytes of before it are an edit, those of now are none.
+    forkmon.settle(&socket);
     project.save("late.txt", "two\n", Save::ByRename);
     forkmon.wait_event("unchanged");
     project.save("late.txt", "one\n", Save::ByRename);

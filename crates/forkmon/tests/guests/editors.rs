@@ -135,10 +135,14 @@ fn sed_saves_in_place() {
 fn a_file_that_is_gone_for_a_moment_is_no_deleted_file() {
     let perl = require_guest!("perl");
     let mut project = Project::new("moment").file("late.txt", "one\n");
-    // It goes on for a while, so that what it read has been hashed.
-    let guest = project.perl(&format!("{BODY} work(0.2);"));
-    let mut forkmon = project.watch(&[perl.as_str(), &guest]);
+    let guest = project.perl(BODY);
+    let socket = project.beside().join("control");
+    let argv = [perl.as_str(), &guest];
+    let launch = project.launch(&argv).option("--control").option(&socket);
+    let mut forkmon = launch.start();
     forkmon.wait_exit();
+    // What it has read is hashed.
+    forkmon.settle(&socket);
     let path = project.path("late.txt");
     let aside = project.path(".git/aside");
     // The very same file, away and back.

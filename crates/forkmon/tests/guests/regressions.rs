@@ -169,8 +169,12 @@ fn a_resumed_run_does_not_see_two_times_of_one_file() {
          print slurp('late.txt'), $time->('input.txt') > $time->('made') ? 'newer' : 'older', \"\\n\";",
     );
     let argv = [perl.as_str(), &guest];
-    let mut forkmon = project.watch(&argv);
+    let socket = project.beside().join("control");
+    let launch = project.launch(&argv).option("--control").option(&socket);
+    let mut forkmon = launch.start();
     assert!(forkmon.wait_exit().output.ends_with("1older\n"));
+    // Now a save is known to come after all that it has read.
+    forkmon.settle(&socket);
     project.save("input.txt", "same\n", Save::InPlace);
     forkmon.wait_event("unchanged");
     for text in ["2\n", "3\n"] {
