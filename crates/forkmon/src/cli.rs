@@ -283,7 +283,9 @@ pub struct RunArgs {
     /// How long a run may take to end before it is killed [default: 3s]
     ///
     /// It counts where --stop-signal was given, and when forkmon quits: the
-    /// command then gets the signal that forkmon got.
+    /// command then gets the signal that forkmon got. After half a second forkmon says
+    /// that it waits. A second Ctrl-C, or any other signal that ends forkmon, kills the
+    /// command at once.
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Running")]
     pub stop_timeout: Option<Duration>,
 

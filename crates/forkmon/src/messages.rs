@@ -280,7 +280,7 @@ fn ended(how: Ended) -> String {
 }
 
 /// `SIGSEGV` for 11; the number itself where it has no name.
-fn signal_name(signal: i32) -> String {
+pub(crate) fn signal_name(signal: i32) -> String {
     signal_hook::low_level::signal_name(signal)
         .map_or_else(|| signal.to_string(), |name| name.to_owned())
 }

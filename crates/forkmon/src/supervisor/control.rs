@@ -39,7 +39,7 @@ impl Supervisor<'_> {
     /// Somebody asks for something.
     pub(super) fn asked(&mut self, asked: Asked) -> anyhow::Result<()> {
         let Asked { request, answer } = asked;
-        if self.quitting.is_some() || self.finished.is_some() {
+        if self.is_ending() {
             reply(&answer, refused("ending", "forkmon is about to end"));
             return Ok(());
         }
@@ -164,7 +164,7 @@ impl Supervisor<'_> {
         };
         let began = Instant::now();
         self.drop_run(Some(wanted))?;
-        if self.finished.is_some() || self.quitting.is_some() {
+        if self.is_ending() {
             return Ok(refused("ending", "forkmon is about to end"));
         }
         let reason = Reason::ResumeRequested;
@@ -190,7 +190,7 @@ impl Supervisor<'_> {
     fn restart_wanted(&mut self) -> anyhow::Result<Reply> {
         let began = Instant::now();
         self.drop_run(None)?;
-        if self.finished.is_some() || self.quitting.is_some() {
+        if self.is_ending() {
             return Ok(refused("ending", "forkmon is about to end"));
         }
         self.restart(&[], Reason::RestartRequested, began)?;

@@ -378,7 +378,7 @@ impl Supervisor<'_> {
         }
         let candidate = self.candidate(first, &edit.changes);
         self.drop_run(candidate)?;
-        if self.finished.is_some() || self.quitting.is_some() {
+        if self.is_ending() {
             return Ok(());
         }
         let began = edit.began.unwrap_or_else(Instant::now);

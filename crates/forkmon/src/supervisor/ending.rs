@@ -6,19 +6,22 @@ use super::fingerprint;
 use super::inbox::Timed;
 use super::run::Pending;
 use crate::events::Reason;
-use crate::messages::Ended;
+use crate::messages::{Ended, human, signal_name};
 use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use timeline::CheckpointId;
 use tracee::{End, Report, SpawnError, Tid};
 
 /// The exit status of forkmon's own failure.
 const OWN_FAILURE: u8 = 125;
+
+/// A program that ends in this time after it was asked to has not kept anybody waiting.
+const UNNOTICED: Duration = Duration::from_millis(500);
 
 /// A guest's end as a shell's exit status.
 pub(super) fn status(end: End) -> u8 {
@@ -48,11 +51,11 @@ impl Supervisor<'_> {
             // It was asked to, and is to have never happened.
             return Ok(());
         }
-        if self.quitting.is_none() && !self.config.once {
+        if !self.is_ending() && !self.config.once {
             self.warn_of_nothing_watched();
         }
         self.exited(code, signal);
-        if self.quitting.is_some() {
+        if self.is_ending() {
             return Ok(());
         }
         if self.config.once {
@@ -131,6 +134,11 @@ impl Supervisor<'_> {
         self.restart(&paths, Reason::NoCheckpoint, began)
     }
 
+    /// Whether forkmon ends, or is about to hear that it should.
+    pub(super) fn is_ending(&self) -> bool {
+        self.finished.is_some() || self.quitting.is_some() || self.bell.is_signalled()
+    }
+
     /// Somebody sent forkmon a signal that ends it. The second time it ends at
     /// once.
     pub(super) fn asked_to_quit(&mut self, signal: i32, by_terminal: bool) {
@@ -144,20 +152,47 @@ impl Supervisor<'_> {
         self.run.barred = true;
         // A process that has ended has given its id away.
         let root = self.run.root();
-        if self.run.ended.is_none() && !(by_terminal && self.is_in_our_group(root)) {
+        let has_heard = by_terminal && !self.is_born_late && self.is_in_our_group(root);
+        if self.run.ended.is_none() && !has_heard {
             tracee::kill_task(root, signal);
             // One that is stopped could not follow it.
             tracee::kill_task(root, libc::SIGCONT);
         }
-        self.set_deadline();
+        self.set_deadline(signal);
     }
 
-    /// Gives the guest its time from now on; earlier times no longer count.
-    fn set_deadline(&mut self) {
+    /// Gives the guest its time from now on to follow a signal; earlier times no
+    /// longer count.
+    fn set_deadline(&mut self, signal: i32) {
+        self.asked_with = signal;
         self.deadline += 1;
         self.deadline_passed = false;
-        let timed = Timed::Deadline(self.deadline);
-        self.bell.after(self.config.stop_timeout, timed);
+        let patience = self.config.stop_timeout;
+        self.bell.after(patience, Timed::Deadline(self.deadline));
+        if patience > UNNOTICED {
+            self.bell.after(UNNOTICED, Timed::Lingering(self.deadline));
+        }
+    }
+
+    /// A guest that was asked to end has not done so: whoever sees nothing happen is
+    /// told what is waited for, and for how long.
+    pub(super) fn tell_of_lingering(&self) {
+        if self.run.ended.is_some() || self.deadline_passed {
+            return;
+        }
+        let root = self.run.root();
+        let name = fs::read_to_string(format!("/proc/{root}/comm")).unwrap_or_default();
+        let remedy = match (self.quitting, self.asked_with) {
+            (None, _) => "",
+            (Some(_), libc::SIGINT) => ", or at once when you press Ctrl-C again",
+            (Some(_), _) => ", or at once at another signal or Ctrl-C",
+        };
+        self.messages.info(&format!(
+            "waiting for {} (process {root}) to end after {}; it is killed in {}{remedy}",
+            name.trim_end(),
+            signal_name(self.asked_with),
+            human(self.config.stop_timeout - UNNOTICED),
+        ));
     }
 
     /// Whether the terminal's signals for this process reach the guest by
@@ -189,7 +224,7 @@ impl Supervisor<'_> {
             tracee::kill_task(self.run.root(), signal);
             // As above.
             tracee::kill_task(self.run.root(), libc::SIGCONT);
-            self.set_deadline();
+            self.set_deadline(signal);
             self.dropping = true;
             while self.run.ended.is_none() && !self.deadline_passed && self.finished.is_none() {
                 self.handle_next()?;

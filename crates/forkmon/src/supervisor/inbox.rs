@@ -10,6 +10,7 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub(super) enum News {
 pub(super) enum Timed {
     /// The time that a guest has to end by itself, the nth that was set.
     Deadline(u64),
+    /// The time after which whoever waits for that is told so.
+    Lingering(u64),
     /// The time in which changes are gathered.
     Gathered,
     /// The time for which file events are held back by a call under way.
@@ -63,13 +66,19 @@ pub(super) enum Timed {
 pub(super) struct Doorbell {
     sender: Sender<News>,
     ringer: Arc<Mutex<Ringer>>,
+    /// A signal that ends forkmon has arrived.
+    signalled: Arc<AtomicBool>,
 }
 
 impl Doorbell {
     pub(super) fn new(ringer: Ringer) -> (Self, Receiver<News>) {
         let (sender, receiver) = channel();
-        let ringer = Arc::new(Mutex::new(ringer));
-        (Self { sender, ringer }, receiver)
+        let bell = Self {
+            sender,
+            ringer: Arc::new(Mutex::new(ringer)),
+            signalled: Arc::default(),
+        };
+        (bell, receiver)
     }
 
     /// Hands news over and wakes the tracer.
@@ -104,12 +113,23 @@ impl Doorbell {
         }
     }
 
+    /// Whether a signal that ends forkmon has arrived, also if its news are still on
+    /// their way. Ctrl-C goes to all of the foreground group at once, and the tracer's
+    /// thread is the one that the kernel prefers: it knows this before it can see that
+    /// the guest has died of the same.
+    pub(super) fn is_signalled(&self) -> bool {
+        self.signalled.load(Ordering::SeqCst)
+    }
+
     /// Hands over the signals that end forkmon.
     pub(super) fn listen_for_signals(&self) -> std::io::Result<()> {
         let mut wanted = vec![SIGINT, SIGTERM, SIGQUIT];
         // Under nohup a hangup is to be ignored, by the guest too.
         if !crate::sys::is_ignored(SIGHUP) {
             wanted.push(SIGHUP);
+        }
+        for signal in &wanted {
+            signal_hook::flag::register(*signal, Arc::clone(&self.signalled))?;
         }
         let mut signals = SignalsInfo::<WithOrigin>::new(&wanted)?;
         let bell = self.clone();

@@ -122,10 +122,14 @@ struct Supervisor<'a> {
     next_run: u64,
     /// The status to exit with, once somebody has asked forkmon to end.
     quitting: Option<u8>,
+    /// A signal that ends forkmon had arrived before the present run could hear it.
+    is_born_late: bool,
     /// Somebody has asked for that twice.
     is_hurried: bool,
     /// The status to exit with, now.
     finished: Option<u8>,
+    /// The signal that a run was asked to end with.
+    asked_with: i32,
     /// How many deadlines were set.
     deadline: u64,
     deadline_passed: bool,
@@ -185,6 +189,11 @@ impl Supervisor<'_> {
         let number = self.next_run;
         self.next_run += 1;
         self.costs.forget_run();
+        if self.bell.is_signalled() {
+            self.run = Run::not_started(number);
+            self.tell_keys(false);
+            return Ok(());
+        }
         self.tell_keys(true);
         self.output.begin();
         let [output, error] = self.output.guest_ends();
@@ -201,6 +210,7 @@ impl Supervisor<'_> {
                     OnConnection::Reset => snapshot::OnConnection::Reset,
                 });
                 self.run = Run::new(number, guest, Duration::ZERO);
+                self.is_born_late = self.bell.is_signalled();
                 self.emit(&Event::Start {
                     pid: spawned.task.raw() as u32,
                     argv: self.config.command.clone(),
@@ -241,6 +251,7 @@ impl Supervisor<'_> {
             tracee::kill_task(process, libc::SIGSTOP);
         }
         self.run = Run::new(self.next_run, guest, kept);
+        self.is_born_late = self.bell.is_signalled();
         (self.run.reads, self.run.reads_script) = reads;
         self.next_run += 1;
         self.costs.forget_run();
@@ -438,6 +449,10 @@ impl Supervisor<'_> {
                 News::Timed(Timed::Deadline(nth)) => {
                     self.deadline_passed |= nth == self.deadline;
                 }
+                News::Timed(Timed::Lingering(nth)) if nth == self.deadline => {
+                    self.tell_of_lingering();
+                }
+                News::Timed(Timed::Lingering(_)) => {}
                 News::Timed(Timed::Wanted) => self.take_wanted(),
                 News::Timed(Timed::Idle { run, wait }) => self.look_for_idleness(run, wait),
                 News::Timed(Timed::Held) => self.held_for_long()?,

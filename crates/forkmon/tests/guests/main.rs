@@ -27,6 +27,7 @@ mod own_names;
 mod perl;
 mod pieces;
 mod python;
+mod quitting;
 mod regressions;
 mod replay_stress;
 mod restarts;

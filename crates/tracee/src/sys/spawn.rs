@@ -57,7 +57,30 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     all
 }
 
-/// Forks the child. It waits for a byte on `go` before it does anything.
+/// Every handler becomes the default action, as exec(2) will have it: until then they
+/// would run in the child, on a copy of what they are for, and swallow the signal.
+///
+/// # Safety
+///
+/// For a child that is about to exec. Async-signal-safe.
+unsafe fn drop_handlers() {
+    for signal in 1..=64 {
+        // SAFETY: all bytes zero is a valid action, the default one. The two that only
+        // the C library uses are refused, and nothing changes.
+        unsafe {
+            let default: libc::sigaction = std::mem::zeroed();
+            let mut action: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+                && action.sa_sigaction != libc::SIG_IGN
+            {
+                libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+            }
+        }
+    }
+}
+
+/// Forks the child. It waits for a byte on `go` before it does anything, and no signal
+/// but SIGKILL does anything to it until then.
 pub(crate) fn fork(plan: &Plan<'_>) -> io::Result<Tid> {
     let arguments = pointers(&plan.arguments);
     let shell = pointers(&plan.shell);
@@ -72,12 +95,18 @@ pub(crate) fn fork(plan: &Plan<'_>) -> io::Result<Tid> {
     // SAFETY: the child makes async-signal-safe calls only, on memory that was
     // prepared above and is copied by fork, and ends by exec or _exit.
     unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut mask);
         let pid = libc::fork();
-        if pid < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if pid > 0 {
-            return Ok(Tid::new(pid));
+        if pid != 0 {
+            let failure = io::Error::last_os_error();
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+            return match pid {
+                ..0 => Err(failure),
+                _ => Ok(Tid::new(pid)),
+            };
         }
         let mut byte = 0u8;
         loop {
@@ -104,6 +133,8 @@ pub(crate) fn fork(plan: &Plan<'_>) -> io::Result<Tid> {
                 fail(Stage::Streams);
             }
         }
+        drop_handlers();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
         // The standard library ignores SIGPIPE, which is inherited over exec.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 {
