@@ -51,6 +51,38 @@ pub enum Outcome<'a> {
     },
 }
 
+/// What became of a path, as a person would say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// It holds something else.
+    Changed,
+    /// It was not there before.
+    Created,
+    /// It is there no more.
+    Removed,
+}
+
+impl Deed {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Created => "created",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// More of an edit than the paths that forkmon compares: a name that is new in a
+/// folder is what somebody has created, though it is the folder that the program has
+/// looked into.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// What was done to which path, the one that decides first.
+    pub deeds: Vec<(PathBuf, Deed)>,
+    /// Why it is not resumed, if that is known; the end of a sentence.
+    pub no_checkpoint: Option<String>,
+}
+
 /// How a guest's run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -68,6 +100,7 @@ pub struct Messages {
     /// Paths below it are shown relative to it.
     cwd: PathBuf,
     said: HashSet<String>,
+    edit: Option<Edit>,
     /// What they are passed through to stand in their places.
     voice: Option<Voice>,
 }
@@ -91,6 +124,7 @@ impl Messages {
             },
             cwd: cwd.to_owned(),
             said: HashSet::new(),
+            edit: None,
             voice: None,
         }
     }
@@ -119,14 +153,36 @@ impl Messages {
             color: self.color,
             cwd: self.cwd.clone(),
             said: HashSet::new(),
+            edit: None,
             voice: self.voice.clone(),
+        }
+    }
+
+    /// What the next [`changed`](Self::changed) is about.
+    pub fn note_edit(&mut self, edit: Edit) {
+        self.edit = Some(edit);
+    }
+
+    /// Why the edit that was noted can only be followed from the beginning.
+    pub fn note_no_checkpoint(&mut self, why: String) {
+        if let Some(edit) = &mut self.edit {
+            edit.no_checkpoint = Some(why);
         }
     }
 
     /// Files changed, or none (somebody asked for it), and this is what forkmon did.
     /// `paths` begins with the one that decided.
-    pub fn changed(&self, paths: &[&Path], outcome: Outcome<'_>) {
-        self.info(&self.changed_text(paths, outcome));
+    pub fn changed(&mut self, paths: &[&Path], outcome: Outcome<'_>) {
+        let noted = self.edit.take();
+        let as_compared = || Edit {
+            deeds: paths
+                .iter()
+                .map(|path| (path.into(), Deed::Changed))
+                .collect(),
+            no_checkpoint: None,
+        };
+        let edit = noted.unwrap_or_else(as_compared);
+        self.info(&self.changed_text(&edit, outcome));
     }
 
     /// Files were saved with the bytes that they had.
@@ -171,14 +227,20 @@ impl Messages {
         self.write(Some(("error: ", ERROR)), text);
     }
 
-    /// A path as it is shown: relative to the working folder if below it, and
-    /// with nothing in it that could move the cursor.
+    /// A path as it is shown: relative to the working folder if below it, or if that
+    /// lies in it, and with nothing in it that could move the cursor.
     #[must_use]
     pub fn path(&self, path: &Path) -> String {
-        let shown = match path.strip_prefix(&self.cwd) {
-            Ok(below) if !below.as_os_str().is_empty() && self.cwd != Path::new("/") => below,
-            _ => path,
-        };
+        if self.cwd == Path::new("/") || path == Path::new("/") {
+            return printable(&path.to_string_lossy());
+        }
+        if path == self.cwd {
+            return "./".to_owned();
+        }
+        if let Ok(further) = self.cwd.strip_prefix(path) {
+            return "../".repeat(further.components().count());
+        }
+        let shown = path.strip_prefix(&self.cwd).unwrap_or(path);
         printable(&shown.to_string_lossy())
     }
 
@@ -194,11 +256,24 @@ impl Messages {
         text
     }
 
-    fn changed_text(&self, paths: &[&Path], outcome: Outcome<'_>) -> String {
-        let changed = if paths.is_empty() {
-            String::new()
-        } else {
-            format!("changed {}; ", self.paths(paths))
+    fn changed_text(&self, edit: &Edit, outcome: Outcome<'_>) -> String {
+        let paths: Vec<&Path> = edit.deeds.iter().map(|(path, _)| path.as_path()).collect();
+        let changed = match edit.deeds[..] {
+            [] => String::new(),
+            // Such as a renaming.
+            [(_, first), (_, second)] if first != second => format!(
+                "{} {} and {} {}; ",
+                first.word(),
+                self.paths(&paths[..1]),
+                second.word(),
+                self.paths(&paths[1..])
+            ),
+            [(_, first), ..] => format!("{} {}; ", first.word(), self.paths(&paths)),
+        };
+        let is_folder_of_it = |before: &Path| {
+            let decided = edit.deeds.first();
+            decided
+                .is_some_and(|(path, deed)| *deed != Deed::Changed && path.parent() == Some(before))
         };
         match outcome {
             Outcome::Resumed {
@@ -216,6 +291,7 @@ impl Messages {
                 let place = match before {
                     None => format!("from checkpoint {checkpoint}"),
                     Some(before) if paths.first() == Some(&before) => format!("{side} it"),
+                    Some(before) if is_folder_of_it(before) => format!("{side} its folder"),
                     Some(before) => format!("{side} {}", self.path(before)),
                 };
                 format!(
@@ -224,7 +300,10 @@ impl Messages {
                     human(latency)
                 )
             }
-            Outcome::Restarted { why } => format!("{changed}restarted: {why}"),
+            Outcome::Restarted { why } => {
+                let why = edit.no_checkpoint.as_deref().unwrap_or(why);
+                format!("{changed}restarted from the beginning: {why}")
+            }
         }
     }
 
@@ -351,47 +430,82 @@ mod tests {
         Messages::new(Color::Never, false, Path::new("/home/u/project"))
     }
 
-    #[test]
-    fn a_resume_names_the_file_the_place_and_the_times() {
-        let messages = messages();
-        let path = Path::new("/home/u/project/lib/b.lua");
-        let resumed = |before: &'static str| Outcome::Resumed {
+    fn text(deeds: &[(&str, Deed)], outcome: Outcome<'_>) -> String {
+        let edit = Edit {
+            deeds: deeds
+                .iter()
+                .map(|(path, deed)| (path.into(), *deed))
+                .collect(),
+            no_checkpoint: None,
+        };
+        plain(&messages().changed_text(&edit, outcome))
+    }
+
+    fn resumed(before: &'static str) -> Outcome<'static> {
+        Outcome::Resumed {
             before: Some(Path::new(before)),
             within: before.ends_with(".sh"),
             checkpoint: 3,
             kept: Duration::from_millis(1020),
             latency: Duration::from_micros(2100),
-        };
-        let text = messages.changed_text(&[path], resumed("/home/u/project/lib/b.lua"));
+        }
+    }
+
+    #[test]
+    fn a_resume_names_the_file_the_place_and_the_times() {
+        let edited = ("/home/u/project/lib/b.lua", Deed::Changed);
         assert_eq!(
-            plain(&text),
+            text(&[edited], resumed("/home/u/project/lib/b.lua")),
             "changed lib/b.lua; resumed from before it, 1.02 s kept (2.1 ms)"
         );
-        let text = messages.changed_text(
-            &[path, Path::new("/a"), Path::new("/b")],
-            resumed("/home/u/project/main.lua"),
-        );
         assert_eq!(
-            plain(&text),
+            text(
+                &[edited, ("/a", Deed::Changed), ("/b", Deed::Removed)],
+                resumed("/home/u/project/main.lua")
+            ),
             "changed lib/b.lua and 2 more; resumed from before main.lua, 1.02 s kept (2.1 ms)"
         );
-        let script = Path::new("/home/u/project/job.sh");
-        let text = messages.changed_text(&[script], resumed("/home/u/project/job.sh"));
         assert_eq!(
-            plain(&text),
+            text(
+                &[("/home/u/project/job.sh", Deed::Changed)],
+                resumed("/home/u/project/job.sh")
+            ),
             "changed job.sh; resumed in the middle of it, 1.02 s kept (2.1 ms)"
+        );
+    }
+
+    /// It once said `changed /home/u/project`, and left it to people to find out what
+    /// in it they had created.
+    #[test]
+    fn a_name_in_a_folder_is_what_was_created_or_removed() {
+        let created = ("/home/u/project/new.lua", Deed::Created);
+        assert_eq!(
+            text(&[created], resumed("/home/u/project")),
+            "created new.lua; resumed from before its folder, 1.02 s kept (2.1 ms)"
+        );
+        let removed = ("/home/u/project/lib/old.lua", Deed::Removed);
+        assert_eq!(
+            text(&[removed, created], resumed("/home/u/project")),
+            "removed lib/old.lua and created new.lua; resumed from before ./, 1.02 s kept (2.1 ms)"
         );
     }
 
     #[test]
     fn a_restart_says_why() {
-        let messages = messages();
         let why = "no checkpoint before it";
-        let text = messages.changed_text(&[Path::new("/etc/main.lua")], Outcome::Restarted { why });
+        let edited = ("/etc/main.lua", Deed::Changed);
         assert_eq!(
-            plain(&text),
-            "changed /etc/main.lua; restarted: no checkpoint before it"
+            text(&[edited], Outcome::Restarted { why }),
+            "changed /etc/main.lua; restarted from the beginning: no checkpoint before it"
         );
+    }
+
+    #[test]
+    fn what_is_noted_of_an_edit_is_for_one_message() {
+        let mut messages = Messages::new(Color::Never, true, Path::new("/"));
+        messages.note_edit(Edit::default());
+        messages.changed(&[], Outcome::Restarted { why: "as asked" });
+        assert_eq!(messages.edit, None);
     }
 
     #[test]
@@ -417,10 +531,18 @@ mod tests {
     fn a_folder_that_only_begins_alike_is_not_below() {
         let path = Path::new("/home/u/project2/a");
         assert_eq!(messages().path(path), "/home/u/project2/a");
-        assert_eq!(
-            messages().path(Path::new("/home/u/project")),
-            "/home/u/project"
-        );
+    }
+
+    #[test]
+    fn the_working_folder_and_those_that_it_lies_in_are_told_from_there() {
+        let shown = |path| messages().path(Path::new(path));
+        assert_eq!(shown("/home/u/project"), "./");
+        assert_eq!(shown("/home/u"), "../");
+        assert_eq!(shown("/home"), "../../");
+        assert_eq!(shown("/"), "/");
+        let at_root = Messages::new(Color::Never, false, Path::new("/"));
+        assert_eq!(at_root.path(Path::new("/")), "/");
+        assert_eq!(at_root.path(Path::new("/a")), "/a");
     }
 
     #[test]

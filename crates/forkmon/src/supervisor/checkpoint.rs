@@ -6,6 +6,7 @@ use super::streams::Positions;
 use crate::events::Event;
 use journal::Mark;
 use snapshot::{Frozen, HeldFile, Image, Refusal};
+use std::borrow::Cow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -43,7 +44,12 @@ pub(super) struct Costs {
     last: Duration,
     /// After a refusal none is tried before the guest has run for this long.
     not_before: Duration,
+    /// Why the run got none when one was due last, if it did not.
+    pub(super) refusal: Option<Cow<'static, str>>,
 }
+
+/// Why there is none while a child is alive.
+pub(super) const CHILD_ALIVE: &str = "the guest has a child process";
 
 /// The cost of a first checkpoint, until it is measured.
 const FIRST_COST: Duration = Duration::from_micros(500);
@@ -56,6 +62,7 @@ impl Default for Costs {
         Self {
             last: FIRST_COST,
             not_before: Duration::ZERO,
+            refusal: None,
         }
     }
 }
@@ -64,6 +71,7 @@ impl Costs {
     /// Forgets what was measured of a run that is gone.
     pub(super) fn forget_run(&mut self) {
         self.not_before = Duration::ZERO;
+        self.refusal = None;
     }
 }
 
@@ -98,8 +106,13 @@ impl Supervisor<'_> {
                 .checkpoint_due_before_reading(path, time, cost),
             Due::Within { hot } => self.timeline.checkpoint_due_within(hot, time, cost),
         };
-        if !is_due
-            || self.run.barred
+        if !is_due {
+            return Ok(Some(task));
+        }
+        if self.run.processes.len() > 1 {
+            self.costs.refusal = Some(CHILD_ALIVE.into());
+        }
+        if self.run.barred
             || !self.run.is_settled()
             || self.run.process_of(tid) != Some(self.run.root())
             || time < self.costs.not_before
@@ -172,6 +185,7 @@ impl Supervisor<'_> {
         self.next_checkpoint += 1;
         let id = CheckpointId(self.next_checkpoint);
         self.costs.last = cost;
+        self.costs.refusal = None;
         let resident = image.resident_bytes();
         self.emit(&Event::Checkpoint {
             id: u64::from(id.0),
@@ -209,6 +223,7 @@ impl Supervisor<'_> {
     /// Says why there is no checkpoint; whether to try once more at once.
     fn refused(&mut self, refusal: &Refusal, time: Duration, cost: Duration) -> bool {
         self.costs.not_before = time + cost.max(FIRST_COST) * PATIENCE;
+        self.costs.refusal = Some(refusal.to_string().into());
         match refusal {
             Refusal::Died | Refusal::Late => false,
             Refusal::NoRoom(_) => match self.timeline.evict_one() {

@@ -2,6 +2,7 @@
 //! a checkpoint at this moment, a resume, a restart, a look at the timeline.
 
 use super::Supervisor;
+use super::checkpoint::CHILD_ALIVE;
 use super::inbox::Timed;
 use crate::control::{Asked, CheckpointStatus, JournalItem, Reply, Request, Status};
 use crate::events::Reason;
@@ -112,7 +113,7 @@ impl Supervisor<'_> {
             return Err(if self.run.processes.len() > 1 {
                 Refusal::Unsupported {
                     code: "child-alive",
-                    what: "the guest has a child process".to_owned(),
+                    what: CHILD_ALIVE.to_owned(),
                 }
             } else {
                 Refusal::Late

@@ -4,12 +4,14 @@ use super::Supervisor;
 use super::fingerprint::{self, bytes_of};
 use super::pieces::LARGEST;
 use crate::events::{ChangeKind, ChangedPath, Event, Reason};
+use crate::messages::{self, Deed};
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use timeline::{AccessIndex, CheckpointId, Current, Verdict};
+use timeline::{AccessIndex, CheckpointId, Current, Observation, Verdict};
 
 /// A path that somebody has touched, and what is there now.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ struct Change {
     /// The first contradiction.
     first: AccessIndex,
     kind: ChangeKind,
+    /// The same for people: of a folder that was listed, the names in it.
+    deeds: Vec<(PathBuf, Deed)>,
 }
 
 /// What a batch of events comes to.
@@ -154,14 +158,64 @@ impl Supervisor<'_> {
                 }
             }
             Verdict::Contradicted { first, change } => {
+                let deeds = self.deeds(path, &touched.now, first, change);
                 edit.changes.push(Change {
                     touched,
                     first,
                     kind: kind_of(change),
+                    deeds,
                 });
                 let seen = touch.first_seen;
                 edit.began = Some(edit.began.map_or(seen, |began| began.min(seen)));
             }
+        }
+    }
+
+    /// What somebody did to a path that contradicts its first access here. If that was
+    /// a look into a folder, it was done to the names in it.
+    fn deeds(
+        &self,
+        path: &Path,
+        now: &Current,
+        first: AccessIndex,
+        change: timeline::ChangeKind,
+    ) -> Vec<(PathBuf, Deed)> {
+        if let Current::Folder {
+            names: Some(names), ..
+        } = now
+        {
+            let access = self
+                .timeline
+                .accesses()
+                .find(|access| access.index == first);
+            if let Some(Observation::Listing(seen)) = access.map(|access| access.seen) {
+                let added = names.difference(seen).map(|name| (name, Deed::Created));
+                let gone = seen.difference(names).map(|name| (name, Deed::Removed));
+                let deeds: Vec<_> = added
+                    .chain(gone)
+                    .map(|(name, deed)| (path.join(name), deed))
+                    .filter(|(path, _)| self.timeline.wrote_at(path).is_none())
+                    .collect();
+                if !deeds.is_empty() {
+                    return deeds;
+                }
+            }
+        }
+        let deed = match change {
+            timeline::ChangeKind::Created => Deed::Created,
+            timeline::ChangeKind::Removed => Deed::Removed,
+            timeline::ChangeKind::Modified | timeline::ChangeKind::Metadata => Deed::Changed,
+        };
+        vec![(path.to_owned(), deed)]
+    }
+
+    /// Why an edit can only be followed from the beginning, in which no checkpoint failed.
+    fn why_no_checkpoint(&self) -> String {
+        let why = "no checkpoint is kept from before the program first looked at it";
+        match &self.costs.refusal {
+            _ if self.timeline.checkpoints().next().is_some() => why.to_owned(),
+            Some(refusal) => format!("{why} (the last try: {refusal})"),
+            None => why.to_owned(),
         }
     }
 
@@ -381,6 +435,15 @@ impl Supervisor<'_> {
         if self.is_ending() {
             return Ok(());
         }
+        // The names of a folder may have been looked for one by one, too.
+        let mut told = HashSet::new();
+        let deeds = edit
+            .changes
+            .iter_mut()
+            .flat_map(|change| change.deeds.drain(..));
+        let deeds = deeds
+            .filter(|(path, _)| told.insert(path.clone()))
+            .collect();
         let began = edit.began.unwrap_or_else(Instant::now);
         let paths: Vec<&Path> = edit
             .changes
@@ -393,6 +456,10 @@ impl Supervisor<'_> {
             Reason::NoCheckpoint
         };
         let mut candidate = candidate;
+        self.messages.note_edit(messages::Edit {
+            deeds,
+            no_checkpoint: None,
+        });
         while let Some(id) = candidate {
             match self.resume_and_tell(id, false, &paths, Reason::Edit, began) {
                 Ok(_) => {
@@ -406,6 +473,10 @@ impl Supervisor<'_> {
             self.timeline.drop_checkpoint(id);
             self.discard(id);
             candidate = self.candidate(first, &edit.changes);
+        }
+        if matches!(reason, Reason::NoCheckpoint) {
+            let why = self.why_no_checkpoint();
+            self.messages.note_no_checkpoint(why);
         }
         self.restart(&paths, reason, began)
     }

@@ -6,7 +6,7 @@ use super::fingerprint;
 use super::inbox::Timed;
 use super::run::Pending;
 use crate::events::Reason;
-use crate::messages::{Ended, human, signal_name};
+use crate::messages::{Deed, Edit, Ended, human, signal_name};
 use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 use std::collections::HashSet;
@@ -131,6 +131,11 @@ impl Supervisor<'_> {
         if paths.is_empty() && !batch.rescan {
             return Ok(());
         }
+        let changed = |path: &&Path| (path.to_path_buf(), Deed::Changed);
+        self.messages.note_edit(Edit {
+            deeds: paths.iter().map(changed).collect(),
+            no_checkpoint: Some("the program could not be started before".to_owned()),
+        });
         self.restart(&paths, Reason::NoCheckpoint, began)
     }
 

@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod lookups;
 mod lua;
+mod messages;
 mod moments;
 mod node;
 mod output;

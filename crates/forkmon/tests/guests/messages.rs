@@ -1,0 +1,65 @@
+//! What people are told of an edit, in words that are about what they did.
+
+use crate::harness::{Project, Save};
+use crate::require_guest;
+
+/// The folder that the program had listed was called what was changed, the root by its
+/// absolute path.
+#[test]
+fn a_new_name_is_what_was_created() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("names").file("parts/one.txt", "1\n");
+    let guest = project.perl(
+        "work(0.1); opendir(my $d, 'parts'); my @n = sort grep { !/^\\./ } readdir $d; \
+         opendir($d, '.'); push @n, sort grep { !/^\\./ } readdir $d; print \"@n\\n\";",
+    );
+    let mut forkmon = project.watch(&[perl.as_str(), &guest]);
+    assert_eq!(forkmon.wait_exit().output, "early 1\none.txt parts\n");
+    project.create("parts/two.txt", "2\n");
+    assert!(forkmon.wait_resume().from.is_some());
+    assert_eq!(forkmon.wait_exit().output, "one.txt two.txt parts\n");
+    project.create("three.txt", "3\n");
+    assert!(forkmon.wait_resume().from.is_some());
+    assert_eq!(
+        forkmon.wait_exit().output,
+        "one.txt two.txt parts three.txt\n"
+    );
+    project.remove("parts/one.txt");
+    assert!(forkmon.wait_resume().from.is_some());
+    assert_eq!(forkmon.wait_exit().output, "two.txt parts three.txt\n");
+    let said = forkmon.messages();
+    for expected in [
+        "created parts/two.txt; resumed from before its folder, ",
+        "created three.txt; resumed from before ",
+        "removed parts/one.txt; resumed from before its folder, ",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+    let root = project.root();
+    assert!(
+        !said.contains(root.to_str().expect("it is UTF-8")),
+        "{said}"
+    );
+    forkmon.finish();
+}
+
+/// `restarted: no checkpoint before it` left it open why there was none.
+#[test]
+fn a_restart_says_why_there_was_no_checkpoint() {
+    let sh = require_guest!("sh");
+    let mut project = Project::new("why").file("late.txt", "one\n");
+    let script = project.beside().join("script.sh");
+    std::fs::write(&script, "(cat late.txt; sleep 0.01)\necho end\n").expect("it can be written");
+    let script = script.to_str().expect("it is UTF-8");
+    let mut forkmon = project.watch(&[sh.as_str(), script]);
+    assert_eq!(forkmon.wait_exit().output, "one\nend\n");
+    project.save("late.txt", "two\n", Save::InPlace);
+    assert_eq!(forkmon.wait_resume().from, None);
+    assert_eq!(forkmon.wait_exit().output, "two\nend\n");
+    forkmon.wait_messages(
+        "changed late.txt; restarted from the beginning: no checkpoint is kept from before the \
+         program first looked at it (the last try: the guest has a child process)\n",
+        1,
+    );
+    forkmon.finish();
+}
