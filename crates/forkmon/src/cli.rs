@@ -148,7 +148,7 @@ enum Word {
         after_long_help = AFTER_LONG_HELP
     )]
     Run(Box<RunArgs>),
-    /// Ask a running forkmon for a checkpoint, a resume, a restart, its state, its end
+    /// Ask a running forkmon: checkpoint, resume, restart, wait, status, journal, quit
     #[command(
         override_usage = "forkmon ctl [--socket PATH] checkpoint | resume [ID] | restart | wait | status [--json] | journal [--json] | quit",
         after_help = CTL_AFTER_HELP
@@ -290,6 +290,8 @@ pub struct RunArgs {
     pub stop_timeout: Option<Duration>,
 
     /// Share of the command's running time to spend on checkpoints [default: 5%]
+    ///
+    /// With 100% they may take as long as the command itself; more is allowed, too.
     #[arg(long, value_name = "PERCENT", value_parser = budget, help_heading = "Checkpoints")]
     pub budget: Option<f64>,
 
@@ -556,10 +558,13 @@ fn answer(error: &clap::Error, is_ctl: bool) -> Result<Mode, Refused> {
         return Ok(Mode::Answered);
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let ctl = CtlArgs::augment_args(clap::Command::new("ctl"));
+        let actions: Vec<&str> = ctl.get_subcommands().map(clap::Command::get_name).collect();
         return Err(Refused {
-            text: "no ACTION was given: checkpoint, resume, restart, status or quit; see `forkmon \
-                   ctl --help`"
-                .to_owned(),
+            text: format!(
+                "no ACTION was given: {}; see `forkmon ctl --help`",
+                actions.join(", ")
+            ),
             status: CTL_USAGE,
         });
     }

@@ -132,6 +132,13 @@ impl Scope {
         &self.roots[0]
     }
 
+    /// The files and folders of `--watch` that are not there. One may be made later;
+    /// but a name that was mistyped would never count, and nothing would say so.
+    pub fn missing(&self) -> impl Iterator<Item = &Path> {
+        let begins = self.additions.iter().map(Addition::begins_at);
+        begins.filter(|path| path.symlink_metadata().is_err())
+    }
+
     /// Whether accesses of `path` count. The path is absolute and has no `.`
     /// and `..` in it; it need not exist, and folders are answered for as files
     /// are.

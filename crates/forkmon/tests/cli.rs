@@ -477,6 +477,73 @@ fn help_and_version_are_no_failures() {
     }
 }
 
+/// `wait` and `journal` were missing from most of the lists of what can be asked for.
+#[test]
+fn every_list_of_actions_is_complete() {
+    let said = |words: &[&str]| {
+        let output = forkmon(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    };
+    let help = said(&["ctl", "--help"]);
+    let commands = help.split("Commands:").nth(1).unwrap();
+    let actions: Vec<&str> = commands
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with("  "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(
+        actions.len() >= 7 && actions.contains(&"journal"),
+        "{actions:?}"
+    );
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let usage = help.lines().find(|line| line.starts_with("Usage:"));
+    for (place, text) in [
+        ("forkmon ctl", said(&["ctl"])),
+        ("forkmon -h", said(&["-h"])),
+        ("forkmon --help", said(&["--help"])),
+        ("the usage of ctl", usage.unwrap().to_owned()),
+        ("README.md", read("README.md")),
+        ("docs/control.md", read("docs/control.md")),
+        ("remedy.rs", read("crates/forkmon/src/supervisor/remedy.rs")),
+    ] {
+        for action in &actions {
+            assert!(text.contains(action), "{place} lacks {action}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_told_of_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("main.py"), "print(1)\n").unwrap();
+    for (words, status, remedy) in [
+        (&["python3 main.py"][..], 127, "leave the quotes away"),
+        (&["main.py"], 127, "write `./main.py`, or `python3 main.py`"),
+        (&["./main.py"], 126, "chmod +x ./main.py"),
+        (&["."], 127, "folder"),
+        (&["./"], 126, "folder"),
+        (&["--clear", "all", "true"], 127, "--clear=all"),
+        (&["help"], 127, "forkmon --help"),
+        (&["wait"], 127, "forkmon ctl wait"),
+    ] {
+        let output = forkmon(words)
+            .current_dir(dir.path())
+            .env("PATH", "/nowhere")
+            .output()
+            .unwrap();
+        let told = told(&output);
+        assert_eq!(output.status.code(), Some(status), "{words:?}: {told}");
+        assert!(
+            told.starts_with("[forkmon] error: cannot start the program: "),
+            "{told}"
+        );
+        assert!(told.contains(remedy), "{words:?}: {told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
 #[test]
 fn colours_are_where_they_are_wanted() {
     let colored = |command: &mut Command| {

@@ -104,6 +104,11 @@ pub(super) struct Addition {
 }
 
 impl Addition {
+    /// The file or folder that it begins at.
+    pub(super) fn begins_at(&self) -> &Path {
+        &self.bases[0]
+    }
+
     pub(super) fn new(typed: &OsStr, cwd: &Path) -> Result<Self, Error> {
         let path = normalised(&cwd.join(typed));
         let lifted = Lifted::by(&path);

@@ -4,7 +4,9 @@ use super::Supervisor;
 use super::birth::Birth;
 use super::fingerprint;
 use super::inbox::Timed;
+use super::remedy::remedy;
 use super::run::Pending;
+use crate::config::Config;
 use crate::events::Reason;
 use crate::messages::{Deed, Edit, Ended, human, signal_name};
 use rustix::process::Pid;
@@ -86,6 +88,19 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Whoever asked for a file or folder that is not there is told so.
+    pub(super) fn warn_of_missing(&mut self) {
+        let config = self.config;
+        for path in config.scope.missing() {
+            let text = format!(
+                "{} of --watch is not there: it counts once it is made; if it should be there, \
+                 check its spelling",
+                self.messages.path(path)
+            );
+            self.warn_of_file("watch-missing", path, &text);
+        }
+    }
+
     /// The guest's program could not be started. The first time that is the end;
     /// later the next edit may make it right.
     pub(super) fn could_not_start(&mut self, error: SpawnError) -> anyhow::Result<()> {
@@ -95,12 +110,22 @@ impl Supervisor<'_> {
             _ => OWN_FAILURE,
         };
         self.run.spawned = None;
+        let Config {
+            command,
+            cwd,
+            output,
+            ..
+        } = self.config;
+        let mut text = format!("cannot start the program: {error}");
+        if let Some(remedy) = remedy(&error, command, cwd, output.clear.is_some()) {
+            text = format!("{text}; {remedy}");
+        }
         if self.run.number == 0 {
-            self.messages.error(&error.to_string());
+            self.messages.error(&text);
             self.finished = Some(status);
         } else {
             self.run.failed = true;
-            let text = format!("the guest is not started: {error}; waiting for an edit");
+            let text = format!("{text}; waiting for an edit");
             if !self.warn("not-started", &text) {
                 // It is news each time.
                 self.messages.warning(&text);

@@ -28,6 +28,7 @@ mod pieces;
 mod proc_path;
 mod reader;
 mod reading;
+mod remedy;
 mod rewind;
 mod run;
 mod setup;

@@ -139,6 +139,9 @@ pub(super) fn supervise(
         messages,
         events,
     };
+    if !config.once {
+        supervisor.warn_of_missing();
+    }
     let outcome = supervisor.start().and_then(|()| supervisor.until_the_end());
     supervisor.clean_up();
     supervisor.finish_output();

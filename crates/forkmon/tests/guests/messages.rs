@@ -63,3 +63,21 @@ fn a_restart_says_why_there_was_no_checkpoint() {
     );
     forkmon.finish();
 }
+
+/// A folder that was mistyped was watched for ever, without a word.
+#[test]
+fn what_is_to_be_watched_and_is_not_there_is_told_of() {
+    let sh = require_guest!("sh");
+    let project = Project::new("missing")
+        .file("late.txt", "one\n")
+        .folder("there");
+    let mut forkmon = project
+        .launch(&[sh.as_str(), "-c", "cat late.txt"])
+        .option("--watch=there")
+        .option("--watch=no-such-folder/*.txt")
+        .start();
+    forkmon.wait_exit();
+    assert_eq!(forkmon.warnings(), ["watch-missing"]);
+    forkmon.wait_messages("warning: no-such-folder of --watch is not there", 1);
+    forkmon.finish();
+}
