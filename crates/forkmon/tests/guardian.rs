@@ -63,6 +63,29 @@ fn stores_are_removed_when_the_pipe_ends_and_nothing_else_is() {
     assert!(kept.join("saved").exists());
 }
 
+/// What may be somebody's lies in a folder that is only removed if it is empty, with the
+/// folder of forkmon's own that it is in.
+#[test]
+fn a_folder_with_something_in_it_that_is_to_be_kept_stays() {
+    for kept in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("forkmon");
+        let keep = own.join("kept-1-a");
+        std::fs::create_dir_all(&keep).unwrap();
+        if kept {
+            std::fs::write(keep.join("1-notes.txt"), "somebody's").unwrap();
+        }
+        let mut guardian = guardian();
+        let pipe = guardian.stdin.as_mut().unwrap();
+        pipe.write_all(b"if-empty:").unwrap();
+        tell(&mut guardian, &keep);
+        end(guardian);
+        assert_eq!(keep.join("1-notes.txt").exists(), kept);
+        assert_eq!(own.exists(), kept);
+        assert!(dir.path().exists());
+    }
+}
+
 #[test]
 fn the_signals_that_end_forkmon_do_not_end_it() {
     let dir = tempfile::tempdir().unwrap();

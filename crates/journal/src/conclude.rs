@@ -81,7 +81,10 @@ impl Journal {
             Making::Link { id, .. } if id != look.id => {
                 return Err(Obstacle::Unexpected.at(path));
             }
-            Making::Link { first: true, .. } => naming = Naming::First,
+            Making::Link { first: true, id } => {
+                self.anchors.remove(&id);
+                naming = Naming::First;
+            }
             Making::Link { first: false, .. } => naming = Naming::Another,
             Making::Open if !look.is_regular() => return Ok(()),
             Making::Open => {

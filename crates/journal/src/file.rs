@@ -93,16 +93,24 @@ impl Look {
             && self.changed == other.changed
     }
 
+    /// The time of the last modification.
+    pub(crate) fn modified_at(&self) -> SystemTime {
+        time_of(self.modified)
+    }
+
     /// Whether a change after `now` would show in its times, which are only as fine as
     /// the kernel's clock tick (less than `settle`).
     pub(crate) fn is_settled(&self, now: SystemTime, settle: Duration) -> bool {
-        let since = u64::try_from(self.changed.tv_sec).ok().and_then(|seconds| {
-            let nanos = u32::try_from(self.changed.tv_nsec).ok()?;
-            let at = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
-            now.duration_since(at).ok()
-        });
+        let since = now.duration_since(time_of(self.changed)).ok();
         since.is_some_and(|since| since >= settle)
     }
+}
+
+/// Of times before 1970, the beginning of that year.
+fn time_of(time: Timespec) -> SystemTime {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
 }
 
 fn statx(fd: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result<Look> {

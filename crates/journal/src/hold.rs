@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::entry::Change;
-use crate::file::{FileId, Look, open_path, proc_path};
+use crate::file::{Look, open_path, proc_path};
 use crate::journal::Journal;
 use crate::store::Copy;
 use crate::{Mark, Obstacle, Unjournaled};
@@ -115,14 +115,17 @@ impl Journal {
         Ok(copy)
     }
 
-    /// Whether somebody else wrote what lies under a name after the guest had its
-    /// hands on it.
-    pub(crate) fn is_persons(&self, path: &Path, id: FileId) -> bool {
+    /// Whether what lies under a name is what somebody else has written since this began,
+    /// or since the guest had its hands on it.
+    pub(crate) fn is_persons(&self, path: &Path, look: &Look) -> bool {
         let written = self
             .provenance
-            .get(id)
+            .get(look.id)
             .is_some_and(|file| file.foreign.is_some());
-        let replaced = |left: &Option<FileId>| *left != Some(id);
-        written || self.names.get(path).is_some_and(replaced)
+        let since = match self.names.get(path) {
+            Some(left) => *left != Some(look.id),
+            None => self.began.is_some_and(|began| look.modified_at() >= began),
+        };
+        written || since
     }
 }

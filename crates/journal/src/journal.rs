@@ -3,16 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::entry::{Change, Entry};
 use crate::file::{FileId, Look};
 use crate::prepare::{Pending, Prepared};
 use crate::provenance::Provenance;
 use crate::shelf::Shelf;
-use crate::store::{NewFolder, OnFolder, Room, Stores};
+use crate::store::{NewFolder, OnFolder, Room, Saved, Stores};
 use crate::{Effect, Mark, Obstacle, OwnAttributes, Unjournaled};
 
 /// What a journal may do.
@@ -64,6 +64,8 @@ pub struct Journal {
     pub(crate) entries: Vec<Entry>,
     pub(crate) current: Mark,
     last: Mark,
+    /// The time of the first mark.
+    pub(crate) began: Option<SystemTime>,
     /// The closes that the image of each mark owes.
     pub(crate) marks: BTreeMap<Mark, BTreeMap<FileId, u64>>,
     pub(crate) provenance: Provenance,
@@ -75,6 +77,10 @@ pub struct Journal {
     pub(crate) old_names: HashMap<PathBuf, Option<FileId>>,
     /// What the guest did to modes and times of files whose bytes are not its own.
     pub(crate) own_attributes: HashMap<FileId, OwnAttributes>,
+    /// One for each removed file that is saved by a handle, and this one.
+    pub(crate) handles: Arc<()>,
+    /// Names, in the store, of files that images hold and that had none.
+    pub(crate) anchors: HashMap<FileId, Saved>,
     /// Files that an undo has put back, whose times of change are our doing.
     pub(crate) put_back: HashSet<FileId>,
     pub(crate) shelf: Shelf,
@@ -104,12 +110,15 @@ impl Journal {
             entries: Vec::new(),
             current: Mark(0),
             last: Mark(0),
+            began: None,
             marks: BTreeMap::new(),
             provenance: Provenance::default(),
             folders: HashMap::new(),
             names: HashMap::new(),
             old_names: HashMap::new(),
             own_attributes: HashMap::new(),
+            handles: Arc::default(),
+            anchors: HashMap::new(),
             put_back: HashSet::new(),
             shelf: Shelf::default(),
             stores: Stores::new(places, lasting_places, on_folder),
@@ -120,6 +129,7 @@ impl Journal {
     /// all of the guest is stopped, and then [`Journal::hold`] for what it has open.
     pub fn mark(&mut self) -> Mark {
         self.provenance.drain();
+        self.began.get_or_insert_with(SystemTime::now);
         self.last = Mark(self.last.0 + 1);
         self.current = self.last;
         self.marks.insert(self.current, self.provenance.owed());
@@ -242,6 +252,11 @@ impl Journal {
         let mapped = contents(&self.entries, |mapped| mapped);
         let restored = contents(&self.entries[first..], |_| true);
         restored.difference(&mapped).map(FileId::numbers).collect()
+    }
+
+    /// The folders in which things are kept. The guest should not see them.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.stores.folders()
     }
 
     pub(crate) fn push(&mut self, change: Change) {

@@ -46,6 +46,7 @@ mod journal;
 mod names;
 mod prepare;
 mod provenance;
+mod retire;
 mod shelf;
 mod store;
 mod sys;

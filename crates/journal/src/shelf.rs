@@ -15,15 +15,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::SeekFrom;
 
-use crate::entry::Change;
 use crate::file::{FileId, Look, open_path};
 use crate::journal::Journal;
-use crate::store::{Copy, NoCopy, Saved, SavedKind, Share, copy_to, rename_new};
+use crate::store::{NoCopy, Share, copy_to, rename_new};
 use crate::undo::is_being_written;
 use crate::{Obstacle, Why};
 
@@ -82,6 +80,8 @@ pub enum Reason {
 struct Shelved {
     item: Item,
     id: Option<FileId>,
+    /// When a person saved it, of what the guest has written over.
+    saved: Option<SystemTime>,
     _share: Option<Share>,
 }
 
@@ -104,8 +104,36 @@ impl Shelf {
         self.shelved.push(Shelved {
             item,
             id,
+            saved: None,
             _share: share,
         });
+    }
+
+    /// Of what people have saved to one path and the guest has written over, only the
+    /// last version stays. Answers whether that is the one that was saved then.
+    pub(crate) fn supersede(&mut self, path: &Path, saved: SystemTime) -> bool {
+        let shelved = &mut self.shelved;
+        let is_it =
+            |shelved: &Shelved| shelved.item.why == Reason::ByTheGuest && shelved.item.path == path;
+        let Some(other) = shelved.iter().position(is_it) else {
+            return true;
+        };
+        if shelved[other].saved > Some(saved) {
+            return false;
+        }
+        let lies = shelved.remove(other).item.lies;
+        let _ = fs::remove_file(&lies);
+        self.news.retain(|item| item.lies != lies);
+        true
+    }
+
+    /// Notes when it was saved what was kept last.
+    pub(crate) fn note_saved(&mut self, path: &Path, saved: SystemTime) {
+        if let Some(last) = self.shelved.last_mut()
+            && last.item.path == path
+        {
+            last.saved = Some(saved);
+        }
     }
 
     /// Something has come to stay.
@@ -117,7 +145,7 @@ impl Shelf {
 }
 
 impl Item {
-    fn new(path: &Path, size: u64, why: Reason, lies: PathBuf) -> Item {
+    pub(crate) fn new(path: &Path, size: u64, why: Reason, lies: PathBuf) -> Item {
         Item {
             path: path.to_owned(),
             at: SystemTime::now(),
@@ -140,13 +168,17 @@ pub(crate) struct Aside {
 }
 
 impl Journal {
-    /// Everything that undoing has taken away and that can still be had, oldest first.
+    /// Everything that undoing has taken away and that can still be had, and what the
+    /// guest has written over after somebody else; oldest first.
     #[must_use]
     pub fn taken_away(&mut self) -> Vec<Item> {
         self.provenance.drain();
         self.sweep();
-        let items = self.shelf.shelved.iter();
-        items.map(|shelved| shelved.item.clone()).collect()
+        let shelved = self.shelf.shelved.iter();
+        let items = shelved.map(|shelved| shelved.item.clone());
+        let mut items: Vec<Item> = items.chain(self.written_over()).collect();
+        items.sort_by_key(|item| item.at);
+        items
     }
 
     /// What has come to stay since this was last asked: it may be somebody else's, and
@@ -162,6 +194,7 @@ impl Journal {
         for entry in std::mem::take(&mut self.entries) {
             self.retire(entry.change);
         }
+        self.anchors.clear();
         self.sweep();
         for index in 0..self.shelf.shelved.len() {
             let item = &self.shelf.shelved[index].item;
@@ -257,72 +290,6 @@ impl Journal {
         self.keep(aside.lies, &aside.path, Reason::Overwritten);
     }
 
-    /// What an entry had saved is not needed any more. What somebody else had written
-    /// and the guest wrote over or removed stays all the same.
-    pub(crate) fn retire(&mut self, change: Change) {
-        match change {
-            Change::Content { path, copy, .. } => {
-                self.retire_copy(copy, &path, Reason::ByTheGuest);
-            }
-            Change::Removed { path, saved, .. } => self.retire_saved(saved, &path),
-            Change::Renamed { to, replaced, .. } => {
-                self.retire_saved(replaced.and_then(|(_, saved)| saved), &to);
-            }
-            Change::Made { .. }
-            | Change::Attributes { .. }
-            | Change::Exchanged { .. }
-            | Change::Beyond { .. } => {}
-        }
-    }
-
-    pub(crate) fn retire_copy(&mut self, copy: Arc<Copy>, path: &Path, why: Reason) {
-        if copy.persons && Arc::strong_count(&copy) == 1 {
-            self.keep_copy(&copy, path, why);
-        }
-    }
-
-    pub(crate) fn retire_saved(&mut self, saved: Option<Saved>, path: &Path) {
-        let Some(saved) = saved else {
-            return;
-        };
-        let wanted = match saved.kind {
-            SavedKind::Persons => true,
-            SavedKind::Plain => false,
-            SavedKind::Folder => {
-                // Somebody who stood in it has put something there.
-                fs::read_dir(&saved.path).is_ok_and(|mut names| names.next().is_some())
-            }
-        };
-        if wanted {
-            self.keep_saved(saved, path, Reason::ByTheGuest);
-        }
-    }
-
-    /// Lets a removed file outlive the journal.
-    pub(crate) fn keep_saved(&mut self, saved: Saved, path: &Path, why: Reason) {
-        if let Ok(to) = self.stores.fresh_in_keep(&called_like(&saved.path, path))
-            && rename_new(&saved.path, &to).is_ok()
-        {
-            self.keep(to, path, why);
-        }
-    }
-
-    /// Lets a copy outlive the journal, unless the file is as it was copied.
-    pub(crate) fn keep_copy(&mut self, copy: &Copy, path: &Path, why: Reason) {
-        let there = Look::at(path, false).ok().flatten();
-        let same =
-            |there: &Look| (there.size, there.modified) == (copy.look.size, copy.look.modified);
-        if there.as_ref().is_some_and(same) || copy.look.size == 0 {
-            return;
-        }
-        // By a copy: others may need this one.
-        if let Ok(to) = self.stores.fresh_in_keep(&called_like(&copy.path, path))
-            && copy.put_at(&to).is_ok()
-        {
-            self.keep(to, path, why);
-        }
-    }
-
     /// Moves what somebody else has written to since to where it stays.
     pub(crate) fn sweep(&mut self) {
         for index in 0..self.shelf.shelved.len() {
@@ -389,7 +356,7 @@ impl Journal {
 
 /// A file where this one lies, with the name of that one: the folder that it lay in may
 /// be gone, but its mount is known by this.
-fn called_like(lies: &Path, path: &Path) -> PathBuf {
+pub(crate) fn called_like(lies: &Path, path: &Path) -> PathBuf {
     lies.with_file_name(path.file_name().unwrap_or_default())
 }
 

@@ -7,7 +7,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use common::Guest;
@@ -105,6 +105,32 @@ fn an_open_without_a_write_changes_nothing() {
 #[test]
 fn an_unlinked_file_comes_back_as_the_same_inode() {
     undone(&["a", "b"], |guest| guest.unlink("a"));
+}
+
+/// One more link in the store is a link that the guest can count.
+#[test]
+fn a_removed_name_of_several_does_not_show_in_the_count_of_links() {
+    for by_person in [false, true] {
+        let mut guest = Guest::new();
+        guest.put("a", "old");
+        fs::hard_link(guest.path("a"), guest.path("b")).unwrap();
+        let links = |guest: &Guest, name| fs::metadata(guest.path(name)).unwrap().nlink();
+        let tree = guest.tree();
+        let mark = guest.journal.mark();
+        guest.unlink("a");
+        assert_eq!(links(&guest, "b"), 1);
+        if by_person {
+            // The bytes come back all the same, as another inode.
+            fs::remove_file(guest.path("b")).unwrap();
+            guest.undo(mark);
+            assert_eq!(guest.read("a"), "old");
+        } else {
+            guest.unlink("b");
+            guest.undo(mark);
+            assert_eq!(guest.tree(), tree);
+            assert_eq!(links(&guest, "a"), 2);
+        }
+    }
 }
 
 #[test]

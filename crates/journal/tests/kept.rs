@@ -100,11 +100,38 @@ fn what_the_guest_writes_over_after_a_person_is_kept() {
             save(&guest.path("out"), "person's");
             act(&mut guest);
             let path = guest.path("out");
+            assert_eq!(guest.taken_away(), [(path.clone(), "person's".to_owned())]);
             let (kept, base) = ended(guest);
             assert_eq!(kept, [(path, "person's".to_owned())]);
             drop(base);
         }
     }
+}
+
+/// Of two saves of a person's the later one supersedes the other, but not what was saved
+/// elsewhere; a file from before, and one that an undo has put back, are nobody's news.
+#[test]
+fn the_last_version_that_the_guest_wrote_over_is_kept() {
+    let mut guest = Guest::new();
+    guest.put("old", "last week's");
+    guest.journal.mark();
+    for round in 0..3 {
+        for name in ["old", "out"] {
+            guest.write(name, "guest's");
+            save_in_place(&guest.path(name), &format!("person's {round} of {name}"));
+            guest.write(name, "guest's");
+        }
+        guest.journal.mark();
+    }
+    let paths = ["old", "out"].map(|name| guest.path(name));
+    let (mut kept, base) = ended(guest);
+    kept.sort();
+    let expected = paths.map(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (path, format!("person's 2 of {name}"))
+    });
+    assert_eq!(kept, expected);
+    drop(base);
 }
 
 /// … not if it is where the person put it, or if it was an old file that nobody
@@ -204,6 +231,8 @@ fn the_oldest_goes_when_there_is_no_room() {
     assert_eq!(bytes(&mut guest), ["10 bytes 2", "10 bytes 3"]);
     // What is needed in order to undo comes first.
     guest.put("old", "twenty bytes are here");
+    let old = fs::File::open(guest.path("old")).unwrap();
+    old.set_modified(std::time::UNIX_EPOCH).unwrap();
     let mark = guest.journal.mark();
     guest.write("old", "x");
     assert!(bytes(&mut guest).is_empty());

@@ -81,22 +81,24 @@ impl Person<'_> {
             "linked" => self.link.clone(),
             _ => self.folder.join(file),
         };
+        // Only to a log, which the guest appends to as well.
+        let appends = way == 0 && file == "log";
         let mut ledger = self.ledger.lock().unwrap();
         let saved = ledger.entry(file).or_default();
-        if way > 0 || file == "linked" {
+        if !appends {
             // It supersedes what was saved before, from now on at the latest.
             saved.clear();
         }
         saved.push(format!("<save {number}>"));
         drop(ledger);
         match way {
-            _ if file == "linked" => in_place(&path, &bytes),
-            0 => {
+            _ if appends => {
                 let mut options = OpenOptions::new();
                 let mut log = options.append(true).create(true).open(path).unwrap();
                 log.write_all(bytes.as_bytes()).unwrap();
             }
-            1 => in_place(&path, &bytes),
+            _ if file == "linked" => in_place(&path, &bytes),
+            0 | 1 => in_place(&path, &bytes),
             2 => save_by_rename(&path, &bytes),
             _ => {
                 // An undo may have been faster with either.

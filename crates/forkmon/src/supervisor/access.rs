@@ -4,7 +4,7 @@
 //! Recording the facts is `observe`'s concern, what the guest changes `effect`'s.
 
 use super::Supervisor;
-use super::calls::{At, Learns, Request, decode};
+use super::calls::{At, Learns, Listing, Request, decode};
 use super::fingerprint::open_unblocked;
 use super::lookup::{Found, Name, folder_of};
 use super::observe::Want;
@@ -73,7 +73,7 @@ impl Supervisor<'_> {
                     None => Ok(task.resume(None)?),
                 }
             }
-            Request::List { fd } => self.list(task, process, fd),
+            Request::List { fd, into } => self.list(task, process, fd, into),
             Request::ChangeFolder { to } => {
                 if let Some(at) = to
                     && let Found::Name(name) = self.find(tid, process, at, Last::Follow)
@@ -361,7 +361,7 @@ impl Supervisor<'_> {
         Ok(Some(task))
     }
 
-    fn list(&mut self, task: Stopped, process: Tid, fd: i32) -> anyhow::Result<()> {
+    fn list(&mut self, task: Stopped, process: Tid, fd: i32, into: Listing) -> anyhow::Result<()> {
         let folder = match fs::read_link(format!("/proc/{process}/fd/{fd}")) {
             Ok(folder) => folder,
             Err(error) => {
@@ -374,10 +374,10 @@ impl Supervisor<'_> {
         if !self.config.scope.may_contain_below(&folder)
             && self.lookups.name_in_scope(&folder).is_none()
         {
-            return Ok(task.resume(None)?);
+            return self.let_list(task, &folder, into);
         }
         match self.touch_path(task, &folder, Want::Listing)? {
-            Some(task) => Ok(task.resume(None)?),
+            Some(task) => self.let_list(task, &folder, into),
             None => Ok(()),
         }
     }

@@ -15,6 +15,14 @@ pub(super) struct At {
     pub(super) path: RemoteAddr,
 }
 
+/// Where a listing is written to.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(super) struct Listing {
+    pub(super) buffer: RemoteAddr,
+    /// Where in each entry the name begins (getdents(2)).
+    pub(super) name: usize,
+}
+
 /// What a lookup tells the guest.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(super) enum Learns {
@@ -59,7 +67,7 @@ pub(super) enum Request {
     /// connect, which looks a name up if the address has a path.
     Connect { address: RemoteAddr, length: u64 },
     /// getdents of an open folder.
-    List { fd: i32 },
+    List { fd: i32, into: Listing },
     /// chdir or fchdir (`None`).
     ChangeFolder { to: Option<At> },
     /// An effect with one path.
@@ -238,7 +246,18 @@ pub(super) fn decode(stop: &SyscallStop) -> Option<Request> {
         },
         libc::SYS_execve => look(here(a, 0), Follow, Program),
         libc::SYS_execveat => look_by_flags(at(a, 0), a[4], Program),
-        libc::SYS_getdents | libc::SYS_getdents64 => Request::List { fd: a[0] as i32 },
+        libc::SYS_getdents | libc::SYS_getdents64 => Request::List {
+            fd: a[0] as i32,
+            into: Listing {
+                buffer: RemoteAddr(a[1]),
+                // In `struct linux_dirent64` the type stands before the name.
+                name: if stop.call as i64 == libc::SYS_getdents {
+                    18
+                } else {
+                    19
+                },
+            },
+        },
         libc::SYS_chdir => Request::ChangeFolder {
             to: Some(here(a, 0)),
         },

@@ -205,10 +205,14 @@ impl Supervisor<'_> {
                 exchange,
             }
         } else {
-            let open = if fs::symlink_metadata(&from).is_ok() {
-                None
-            } else {
+            // The fd of a file without a name: a path that leads there has been followed
+            // no further, and a call that takes the fd itself has another one.
+            let open = if from.starts_with("/proc") {
+                Some(from.clone())
+            } else if fs::symlink_metadata(&from).is_err() {
                 open_as(process, &from)
+            } else {
+                None
             };
             Effect::Link {
                 follow: open.is_some(),

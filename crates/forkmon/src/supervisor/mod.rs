@@ -21,6 +21,7 @@ mod identity;
 mod idle;
 mod inbox;
 mod keeper;
+mod listing;
 mod lookup;
 mod observe;
 mod own_signal;
@@ -54,6 +55,7 @@ use fingerprint::Hasher;
 use inbox::{Doorbell, News, Timed};
 use journal::{Journal, Mark};
 use keeper::Keeper;
+use listing::leave_out;
 use lookup::Lookups;
 use observe::LastAccess;
 use pieces::{Pieces, Seen};
@@ -363,6 +365,9 @@ impl Supervisor<'_> {
                 if fd >= 0 {
                     self.nameless_opened(process, fd);
                 }
+            }
+            Some(Pending::Listing { into, hidden, call }) => {
+                leave_out(&task, into, &hidden, call)?;
             }
             Some(Pending::Folder) => {
                 let process = self.run.process_of(task.tid());

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use timeline::CheckpointId;
 
+/// The most kept files that are told of one by one.
+const MOST_TOLD: usize = 5;
+
 impl Supervisor<'_> {
     /// Undoes what came after a checkpoint and lets a copy of it run. A guest that a
     /// signal had stopped goes on, unless it `stays_stopped`.
@@ -212,6 +215,20 @@ impl Supervisor<'_> {
 
     /// Says where those files lie that were taken away and may be somebody's.
     pub(super) fn tell_of_kept(&mut self, kept: &[journal::Item]) {
+        if let [first, .., last] = kept
+            && kept.len() > MOST_TOLD
+        {
+            // As a rule all are in one folder.
+            let folder = last.lies.parent().unwrap_or(&last.lies).to_owned();
+            let text = format!(
+                "kept {} files that may be somebody's, {} the first: see list.txt in {}",
+                kept.len(),
+                self.messages.path(&first.path),
+                self.messages.path(&folder)
+            );
+            self.warn_of_file("kept", &last.lies, &text);
+            return;
+        }
         for item in kept {
             let text = format!(
                 "kept {} as {}: {}",

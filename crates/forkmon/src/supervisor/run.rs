@@ -1,11 +1,13 @@
 //! One life of the guest: its processes and threads, and what each is at.
 
 use super::birth::Birth;
+use super::calls::Listing;
 use super::identity::Translation;
 use super::pieces::Seen;
 use journal::Prepared;
 use snapshot::Guest;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +28,12 @@ pub(super) enum Pending {
     Modes { device: u64 },
     /// A file without a name is open for writing.
     Nameless { process: Tid },
+    /// Names are to be left out of a listing, of this call.
+    Listing {
+        into: Listing,
+        hidden: Vec<OsString>,
+        call: u64,
+    },
     /// The working folder may be another one now.
     Folder,
     /// Put arguments back that were ids, and translate an answer.

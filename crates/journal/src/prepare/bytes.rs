@@ -71,7 +71,7 @@ impl Journal {
             return Ok(Pending::Refused(path.to_owned()));
         }
         self.provenance.track(look.id, &fd, path.parent());
-        let persons = self.is_persons(path, look.id);
+        let persons = self.is_persons(path, &look);
         self.rebase(look.id);
         let current = Some(self.current);
         let file = self.provenance.track(look.id, &fd, path.parent());

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD};
 
@@ -16,13 +17,31 @@ use crate::store::{Saved, SavedKind, copy_to};
 use crate::tree::Tree;
 use crate::{Obstacle, Unjournaled};
 
+/// The most removed files with other names that are saved by a handle: a process may
+/// have no more than 1024 files open, as a rule.
+const MOST_HANDLES: usize = 128;
+
 impl Journal {
     /// A second name in the store for an inode that is about to lose one.
     fn save(&mut self, path: &Path, look: &Look) -> Result<Option<Saved>, Obstacle> {
         if self.is_new(look.id) || !self.undoes {
             return Ok(None);
         }
-        let (to, kind) = if self.is_persons(path, look.id) {
+        if look.is_regular() && look.links > 1 && Arc::strong_count(&self.handles) <= MOST_HANDLES {
+            let handle = open_path(path, false).and_then(|fd| Ok((Look::of(&fd)?, fd)));
+            return match handle {
+                Ok((there, handle)) if there.id == look.id => Ok(Some(Saved {
+                    path: self.stores.fresh(path, Some(look))?,
+                    kind: SavedKind::Handle {
+                        handle,
+                        _count: self.handles.clone(),
+                    },
+                })),
+                Ok(_) => Err(Obstacle::Unexpected),
+                Err(cause) => Err(Obstacle::io("look at it", cause)),
+            };
+        }
+        let (to, kind) = if self.is_persons(path, look) {
             // Should we be killed, it is there for the person.
             (self.stores.fresh_in_keep(path)?, SavedKind::Persons)
         } else {
@@ -212,7 +231,7 @@ impl Journal {
             Err(cause) => return Err(Obstacle::io("look at it", cause).at(path)),
         };
         self.provenance.track(look.id, &handle, path.parent());
-        let persons = self.is_persons(path, look.id);
+        let persons = self.is_persons(path, look);
         self.rebase(look.id);
         let file = self.provenance.track(look.id, &handle, to.parent());
         let reuse = file.owed == 0;
@@ -248,7 +267,8 @@ impl Journal {
             self.provenance.track(look.id, &handle, to.parent());
             self.rebase(look.id);
         }
-        let first = look.links == 0;
+        let ours = u32::from(self.anchors.contains_key(&look.id));
+        let first = look.links == ours;
         self.prepare_make(to, Making::Link { id: look.id, first })
     }
 }

@@ -3,14 +3,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{Mode, fchmod, futimens};
+use rustix::fs::{AtFlags, CWD, Mode, fchmod, futimens};
 
+use super::rename_new;
 use super::room::Share;
-use crate::file::Look;
+use crate::attributes::Attributes;
+use crate::file::{Look, open_path, proc_path};
 
 /// How much is copied between two looks at the clock, in bytes.
 const PIECE: u64 = 64 << 20;
@@ -28,15 +32,62 @@ pub(crate) struct Saved {
 }
 
 /// What is saved of a removed inode.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+#[derive(Debug)]
 pub(crate) enum SavedKind {
     /// What nobody but the guest has changed since forkmon knows it.
     Plain,
     /// What somebody else wrote after the guest had written there.
     Persons,
+    /// A handle alone, and nothing at the path yet: the inode has other names, and with
+    /// one more the guest would see so.
+    Handle {
+        handle: OwnedFd,
+        /// There are as many of these as handles.
+        _count: Arc<()>,
+    },
     /// The folder itself, for which an empty twin lies under its name until the
     /// guest's call removes that.
     Folder,
+}
+
+impl Saved {
+    /// Gives it a name, which it may have only in part.
+    ///
+    /// # Errors
+    /// What the kernel says, `AlreadyExists` if something lies there.
+    pub(crate) fn put_at(&self, path: &Path) -> io::Result<()> {
+        let SavedKind::Handle { handle, .. } = &self.kind else {
+            return rename_new(&self.path, path);
+        };
+        let link = proc_path(handle);
+        match rustix::fs::linkat(CWD, &link, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+            Err(rustix::io::Errno::NOENT) if Look::of(handle)?.links == 0 => {
+                // Somebody has removed the others, and no name can be had for the inode.
+                self.copy_at(handle, path)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn copy_at(&self, handle: &OwnedFd, path: &Path) -> io::Result<()> {
+        let attributes = Attributes::of(handle)?;
+        let bytes = File::open(proc_path(handle))?;
+        let copied = copy_to(&bytes, attributes.look.size, &self.path, u64::MAX);
+        copied.map_err(|cause| match cause {
+            NoCopy::TooLong => io::ErrorKind::TimedOut.into(),
+            NoCopy::Io(cause) => cause,
+        })?;
+        attributes.lend_to(&open_path(&self.path, false)?)?;
+        rename_new(&self.path, path)
+    }
+
+    /// A path by which its bytes can be read.
+    pub(crate) fn readable(&self) -> PathBuf {
+        match &self.kind {
+            SavedKind::Handle { handle, .. } => proc_path(handle),
+            _ => self.path.clone(),
+        }
+    }
 }
 
 impl Drop for Saved {
@@ -44,6 +95,7 @@ impl Drop for Saved {
         let _ = match self.kind {
             SavedKind::Folder => fs::remove_dir(&self.path),
             SavedKind::Plain | SavedKind::Persons => fs::remove_file(&self.path),
+            SavedKind::Handle { .. } => Ok(()),
         };
     }
 }
@@ -56,7 +108,7 @@ pub(crate) struct Copy {
     pub(crate) look: Look,
     /// Somebody else had written them after the guest.
     pub(crate) persons: bool,
-    taken: SystemTime,
+    pub(crate) taken: SystemTime,
     _share: Share,
 }
 
@@ -132,7 +184,7 @@ pub(crate) fn begins(with: &Path, path: &Path) -> bool {
     let open = |path| {
         let mut options = OpenOptions::new();
         options.read(true);
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
+        options.custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC);
         let file = options.open(path)?;
         let look = Look::of(&file)?;
         Ok::<_, io::Error>((io::BufReader::new(file).bytes(), look))

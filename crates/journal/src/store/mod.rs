@@ -100,13 +100,17 @@ impl Stores {
         matches!(self.by_mount.get(&mount), Some(Ok(store)) if store.has_links)
     }
 
-    /// Whether a path lies in one of the folders.
-    pub(crate) fn contain(&self, path: &Path) -> bool {
+    /// All folders there are.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
         let stores = self.by_mount.values().flatten();
         stores
-            .map(|store| &store.folder)
-            .chain(self.keeps.values())
-            .any(|folder| path.starts_with(folder))
+            .map(|store| store.folder.as_path())
+            .chain(self.keeps.values().map(PathBuf::as_path))
+    }
+
+    /// Whether a path lies in one of the folders.
+    pub(crate) fn contain(&self, path: &Path) -> bool {
+        self.folders().any(|folder| path.starts_with(folder))
     }
 
     /// Removes the keeps that are empty.
@@ -151,6 +155,8 @@ impl Stores {
     }
 
     fn make_in(&mut self, place: &Path, mount: u64) -> Option<Store> {
+        // As the kernel knows it, whatever links lead there.
+        let place = &fs::canonicalize(place).ok()?;
         let folder = place.join(format!("{FOLDER_PREFIX}{}", unique_suffix(place)));
         // Reported first: whoever removes it after a SIGKILL must not miss it.
         (self.on_folder)(NewFolder::Store(&folder));
@@ -202,6 +208,8 @@ impl Stores {
     }
 
     fn make_keep(&mut self, keep: PathBuf, mount: u64) -> Option<PathBuf> {
+        let place = fs::canonicalize(keep.parent()?).ok()?;
+        let keep = place.join(keep.file_name()?);
         (self.on_folder)(NewFolder::Keep(&keep));
         DirBuilder::new().mode(0o700).create(&keep).ok()?;
         if !lies_on(&keep, mount) {

@@ -173,7 +173,7 @@ impl Journal {
             } => {
                 let later = undoing.first_copy.get(&id) != Some(&index);
                 if later || undoing.made.contains(&id) || undoing.gone.contains(&path) {
-                    self.retire_copy(copy, &path, Reason::ByTheGuest);
+                    self.retire_copy(copy, &path);
                     return Ok(None);
                 }
                 let restored = match pin {

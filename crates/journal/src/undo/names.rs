@@ -57,7 +57,17 @@ impl Journal {
         if let Err(why) = checked {
             return Err(self.return_to(isolated, path, why));
         }
-        if regular && undoing.held(id) == 0 {
+        if naming == Naming::First && undoing.held(id) > 0 {
+            // Without a name, it could not be given one again (`vfs_link` in the
+            // kernel's `fs/namei.c`).
+            let anchor = self.stores.fresh(&isolated, None).ok();
+            let anchor = anchor.filter(|anchor| rename_new(&isolated, anchor).is_ok());
+            let anchor = Saved {
+                path: anchor.unwrap_or(isolated),
+                kind: SavedKind::Plain,
+            };
+            self.anchors.insert(id, anchor);
+        } else if regular && undoing.held(id) == 0 {
             self.shelve(isolated, &path, Reason::Removed);
         } else {
             // The inode has another name, or an image has it without any.
@@ -84,7 +94,7 @@ impl Journal {
             undoing.gone.insert(path);
             return Ok(None);
         };
-        match rename_new(&saved.path, &path) {
+        match saved.put_at(&path) {
             Ok(()) => Ok(Some(path)),
             Err(cause) => {
                 self.leave_saved(Some(saved), &path);
@@ -103,7 +113,9 @@ impl Journal {
     /// not even know that it is not what lies there now.
     pub(super) fn leave_saved(&mut self, saved: Option<Saved>, path: &Path) {
         match saved {
-            Some(saved) if saved.kind == SavedKind::Folder || begins(&saved.path, path) => {
+            Some(saved)
+                if matches!(saved.kind, SavedKind::Folder) || begins(&saved.readable(), path) =>
+            {
                 self.retire_saved(Some(saved), path);
             }
             Some(saved) => self.keep_saved(saved, path, Reason::Before),

@@ -337,6 +337,7 @@ impl Forkmon {
             kill_marked(&self.mark);
             self.fail(&format!("processes outlived forkmon:{left}"));
         }
+        self.check_no_empty_keep();
         let prefix = format!(".forkmon-{}-", self.pid());
         let of_the_project = self.places[..2].to_vec();
         for place in self.places.clone() {
@@ -352,6 +353,21 @@ impl Forkmon {
                 if name.starts_with(&prefix) || own && name.starts_with(".forkmon-") {
                     self.fail(&format!("{} outlived forkmon", entry.path().display()));
                 }
+            }
+        }
+    }
+
+    /// Checks that there is no folder for what outlives forkmon, since nothing does.
+    fn check_no_empty_keep(&mut self) {
+        // In the home folder, which is beside the project.
+        let keeps = self.places[1].with_file_name("home/.local/state/forkmon");
+        let Ok(keeps) = std::fs::read_dir(keeps) else {
+            return;
+        };
+        for keep in keeps.flatten() {
+            let path = keep.path();
+            if std::fs::read_dir(&path).is_ok_and(|mut names| names.next().is_none()) {
+                self.fail(&format!("{} outlived forkmon, empty", path.display()));
             }
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -37,6 +37,7 @@ pub enum Save {
 pub struct Project {
     base: TempDir,
     pub(super) nodes: BTreeMap<PathBuf, Node>,
+    prepare: Option<fn(&Path)>,
 }
 
 impl Project {
@@ -52,6 +53,7 @@ impl Project {
         Project {
             base,
             nodes: BTreeMap::new(),
+            prepare: None,
         }
     }
 
@@ -121,6 +123,13 @@ impl Project {
         self
     }
 
+    /// Does more to the files, which are all there, in the root and in each copy of it.
+    pub fn prepared(mut self, more: fn(&Path)) -> Project {
+        more(&self.root());
+        self.prepare = Some(more);
+        self
+    }
+
     fn put(&mut self, name: &str, node: Node) {
         make(&self.root(), Path::new(name), &node);
         self.nodes.insert(name.into(), node);
@@ -131,6 +140,9 @@ impl Project {
         fs::create_dir_all(root.join(".git")).expect("a folder can be made");
         for (name, node) in &self.nodes {
             make(root, name, node);
+        }
+        if let Some(more) = self.prepare {
+            more(root);
         }
     }
 
@@ -210,12 +222,19 @@ impl Project {
     }
 }
 
-/// What is below a folder. Version control is left out, and of Python's byte
-/// code only the names count, since it holds the time of its source.
+/// What is below a folder: kinds, modes, bytes, owners other than ourselves, extended
+/// attributes, and which names are of one file. Version control is left out, and of
+/// Python's byte code only the names count, since it holds the time of its source.
 pub(super) fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
-    fn walk(root: &Path, below: &Path, into: &mut BTreeMap<PathBuf, String>) {
-        for entry in fs::read_dir(root.join(below)).expect("a folder can be listed") {
-            let entry = entry.expect("a folder can be listed");
+    type Links = BTreeMap<(u64, u64), PathBuf>;
+    fn walk(root: &Path, below: &Path, into: &mut BTreeMap<PathBuf, String>, links: &mut Links) {
+        let entries = fs::read_dir(root.join(below)).expect("a folder can be listed");
+        let mut entries: Vec<_> = entries
+            .map(|entry| entry.expect("a folder can be listed"))
+            .collect();
+        // So that the first name of a file is the same one each time.
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
             let name = below.join(entry.file_name());
             if name == Path::new(".git") {
                 continue;
@@ -223,14 +242,16 @@ pub(super) fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
             let path = entry.path();
             let meta = fs::symlink_metadata(&path).expect("a file can be looked at");
             let mode = meta.permissions().mode() & 0o7777;
-            let what = if meta.is_dir() {
-                walk(root, &name, into);
+            let mut what = if meta.is_dir() {
+                walk(root, &name, into, links);
                 format!("folder {mode:o}")
             } else if meta.is_symlink() {
                 format!(
                     "link to {:?}",
                     fs::read_link(&path).expect("a link can be read")
                 )
+            } else if !meta.is_file() {
+                format!("{:?} {mode:o}", meta.file_type())
             } else if path.extension().is_some_and(|e| e == "pyc") {
                 format!("byte code {mode:o}")
             } else {
@@ -240,12 +261,37 @@ pub(super) fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
                     Err(odd) => format!("file {mode:o} {}", blake3::hash(odd.as_bytes())),
                 }
             };
+            if meta.uid() != rustix::process::geteuid().as_raw() {
+                what += &format!(" of {}:{}", meta.uid(), meta.gid());
+            }
+            what += &extended(&path);
+            if !meta.is_dir() && meta.nlink() > 1 {
+                let first = links
+                    .entry((meta.dev(), meta.ino()))
+                    .or_insert(name.clone());
+                what += &format!(", as {}", first.display());
+            }
             into.insert(name, what);
         }
     }
     let mut all = BTreeMap::new();
-    walk(root, Path::new(""), &mut all);
+    walk(root, Path::new(""), &mut all, &mut Links::new());
     all
+}
+
+/// The extended attributes of a file, as text.
+fn extended(path: &Path) -> String {
+    let mut names = vec![0; 4096];
+    let length = rustix::fs::llistxattr(path, &mut names).unwrap_or(0);
+    let names = String::from_utf8_lossy(&names[..length]).into_owned();
+    let mut names: Vec<&str> = names.split_terminator('\0').collect();
+    names.sort_unstable();
+    let value = |name: &str| {
+        let mut value = vec![0; 4096];
+        let length = rustix::fs::lgetxattr(path, name, &mut value).unwrap_or(0);
+        format!(", {name} {:?}", String::from_utf8_lossy(&value[..length]))
+    };
+    names.into_iter().map(value).collect()
 }
 
 fn make(root: &Path, name: &Path, node: &Node) {

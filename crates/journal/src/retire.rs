@@ -1,0 +1,128 @@
+//! What entries had saved and nobody needs any more. Of files that were there before the
+//! journal and that nobody but the guest has changed, nothing is left. What somebody has
+//! saved meanwhile, and the guest has written over or removed, stays: the last version of
+//! each path, since they have superseded the others themselves.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::entry::Change;
+use crate::file::Look;
+use crate::journal::Journal;
+use crate::shelf::{Item, Reason, called_like};
+use crate::store::{Copy, Saved, SavedKind};
+
+impl Journal {
+    /// What the guest has written over or removed after somebody else had written it.
+    pub(crate) fn written_over(&self) -> impl Iterator<Item = Item> {
+        self.entries.iter().filter_map(|entry| {
+            let (path, lies) = match &entry.change {
+                Change::Content { path, copy, .. } if copy.persons => (path, &copy.path),
+                Change::Removed {
+                    path,
+                    saved: Some(saved),
+                    ..
+                }
+                | Change::Renamed {
+                    to: path,
+                    replaced: Some((_, Some(saved))),
+                    ..
+                } if matches!(saved.kind, SavedKind::Persons) => (path, &saved.path),
+                _ => return None,
+            };
+            let look = Look::at(lies, false).ok()??;
+            let mut item = Item::new(path, look.size, Reason::ByTheGuest, lies.clone());
+            item.stays = true;
+            Some(item)
+        })
+    }
+
+    /// What an entry had saved is not needed any more. What somebody else had written
+    /// and the guest wrote over or removed stays all the same.
+    pub(crate) fn retire(&mut self, change: Change) {
+        match change {
+            Change::Content { path, copy, .. } => {
+                self.retire_copy(copy, &path);
+            }
+            Change::Removed { path, saved, .. } => self.retire_saved(saved, &path),
+            Change::Renamed { to, replaced, .. } => {
+                self.retire_saved(replaced.and_then(|(_, saved)| saved), &to);
+            }
+            Change::Made { .. }
+            | Change::Attributes { .. }
+            | Change::Exchanged { .. }
+            | Change::Beyond { .. } => {}
+        }
+    }
+
+    /// The same of a copy, unless others need it.
+    pub(crate) fn retire_copy(&mut self, copy: Arc<Copy>, path: &Path) {
+        if !copy.persons || Arc::strong_count(&copy) > 1 {
+            return;
+        }
+        let there = Look::at(path, false).ok().flatten();
+        let saved_since = |there: &Look| {
+            // By a person, and not by an undo.
+            self.is_persons(path, there) && there.modified_at() >= copy.taken
+        };
+        if there.as_ref().is_none_or(|there| !saved_since(there)) {
+            let saved = copy.look.modified_at();
+            if self.shelf.supersede(path, saved) {
+                self.keep_copy(&copy, path, Reason::ByTheGuest);
+                self.shelf.note_saved(path, saved);
+            }
+        }
+    }
+
+    pub(crate) fn retire_saved(&mut self, saved: Option<Saved>, path: &Path) {
+        let Some(saved) = saved else {
+            return;
+        };
+        match &saved.kind {
+            SavedKind::Persons => {
+                let look = Look::at(&saved.path, false).ok().flatten();
+                let modified = look.map_or_else(SystemTime::now, |look| look.modified_at());
+                if self.shelf.supersede(path, modified) {
+                    self.keep_saved(saved, path, Reason::ByTheGuest);
+                    self.shelf.note_saved(path, modified);
+                }
+            }
+            // The other names of the one hold what it holds.
+            SavedKind::Plain | SavedKind::Handle { .. } => {}
+            SavedKind::Folder => {
+                let mut names = fs::read_dir(&saved.path).into_iter().flatten();
+                if names.next().is_some() {
+                    // Somebody who stood in it has put something there.
+                    self.keep_saved(saved, path, Reason::ByTheGuest);
+                }
+            }
+        }
+    }
+
+    /// Lets a removed file outlive the journal.
+    pub(crate) fn keep_saved(&mut self, saved: Saved, path: &Path, why: Reason) {
+        if let Ok(to) = self.stores.fresh_in_keep(&called_like(&saved.path, path))
+            && saved.put_at(&to).is_ok()
+        {
+            self.keep(to, path, why);
+        }
+    }
+
+    /// Lets a copy outlive the journal, unless the file is as it was copied.
+    pub(crate) fn keep_copy(&mut self, copy: &Copy, path: &Path, why: Reason) {
+        let there = Look::at(path, false).ok().flatten();
+        let same =
+            |there: &Look| (there.size, there.modified) == (copy.look.size, copy.look.modified);
+        if there.as_ref().is_some_and(same) || copy.look.size == 0 {
+            return;
+        }
+        // By a copy: others may need this one.
+        if let Ok(to) = self.stores.fresh_in_keep(&called_like(&copy.path, path))
+            && copy.put_at(&to).is_ok()
+        {
+            self.keep(to, path, why);
+        }
+    }
+}
