@@ -211,9 +211,17 @@ fn split_store_path(store: &Path) -> Option<(&Path, &OsStr)> {
         .then_some((parent, name))
 }
 
-/// Removes a folder, and forkmon's own one that it is in, as far as nothing is in them.
+/// Removes a folder, the empty ones in it, and forkmon's own one that it is in, as far as
+/// nothing is in them.
 fn remove_if_empty(folder: &Path) {
-    if folder.is_absolute() && std::fs::remove_dir(folder).is_ok() {
+    if !folder.is_absolute() {
+        return;
+    }
+    for inner in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        // The program has removed it, and somebody may have put something into it since.
+        let _ = std::fs::remove_dir(inner.path());
+    }
+    if std::fs::remove_dir(folder).is_ok() {
         let own = folder
             .parent()
             .filter(|parent| parent.file_name() == Some(OsStr::new("forkmon")));

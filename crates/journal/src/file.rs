@@ -98,6 +98,11 @@ impl Look {
         time_of(self.modified)
     }
 
+    /// The time of the last change of anything about it, its names included.
+    pub(crate) fn changed_at(&self) -> SystemTime {
+        time_of(self.changed)
+    }
+
     /// Whether a change after `now` would show in its times, which are only as fine as
     /// the kernel's clock tick (less than `settle`).
     pub(crate) fn is_settled(&self, now: SystemTime, settle: Duration) -> bool {

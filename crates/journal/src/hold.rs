@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::entry::Change;
-use crate::file::{Look, open_path, proc_path};
+use crate::file::{FileId, Look, open_path, proc_path};
 use crate::journal::Journal;
-use crate::store::Copy;
+use crate::provenance::Tracked;
+use crate::store::{Copy, NoCopy, copy_to};
+use crate::undo::is_being_written;
 use crate::{Mark, Obstacle, Unjournaled};
 
 impl Journal {
@@ -103,12 +105,12 @@ impl Journal {
         } else {
             self.stores.fresh(path, Some(look))?
         };
-        let from =
-            File::open(proc_path(fd)).map_err(|cause| Obstacle::io("open it to copy it", cause))?;
         let share = self.share(look.size)?;
-        let mut copy = Copy::take(&from, look, to, share, most)?;
-        copy.persons = persons;
-        let copy = Arc::new(copy);
+        self.with_room(|| {
+            let from = File::open(proc_path(fd)).map_err(NoCopy::Io)?;
+            copy_to(&from, look.size, &to, most)
+        })?;
+        let copy = Arc::new(Copy::new(to, look, persons, share));
         if let Some(file) = self.provenance.get_mut(look.id) {
             file.copy = Arc::downgrade(&copy);
         }
@@ -118,14 +120,33 @@ impl Journal {
     /// Whether what lies under a name is what somebody else has written since this began,
     /// or since the guest had its hands on it.
     pub(crate) fn is_persons(&self, path: &Path, look: &Look) -> bool {
-        let written = self
-            .provenance
-            .get(look.id)
-            .is_some_and(|file| file.foreign.is_some());
-        let since = match self.names.get(path) {
-            Some(left) => *left != Some(look.id),
-            None => self.began.is_some_and(|began| look.modified_at() >= began),
+        let file = self.provenance.get(look.id);
+        let written = file.is_some_and(|file| file.theirs || file.foreign.is_some());
+        // By another name than this one, if by any.
+        let guests = file.is_some_and(|file| file.birth.is_some() || file.saved.is_some());
+        let ours = self.put_back.contains(&look.id) || self.own_attributes.contains_key(&look.id);
+        let since = match (self.names.get(path), self.began) {
+            (Some(left), _) => *left != Some(look.id),
+            // A file that is moved here has an old time of modification.
+            (None, Some(began)) if !guests => {
+                look.modified_at() >= began || look.changed_at() >= began && !ours
+            }
+            (None, _) => false,
         };
         written || since
+    }
+
+    /// Finds out, where the guest is not known to have a file open for writing, whether
+    /// somebody else has. If it is the guest that has it open, somebody else has closed
+    /// it in its stead.
+    pub(crate) fn look_for_writers(&mut self, id: FileId, path: &Path) {
+        let unowed = |file: &&Tracked| file.owed == 0 && file.foreign.is_none();
+        if self.provenance.get(id).filter(unowed).is_some()
+            && is_being_written(path)
+            && let Some(file) = self.provenance.get_mut(id)
+        {
+            file.theirs = true;
+            file.shared = true;
+        }
     }
 }

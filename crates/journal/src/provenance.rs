@@ -12,10 +12,10 @@
 //! processors within the same few hundred nanoseconds.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -34,6 +34,11 @@ pub(crate) struct Tracked {
     pub(crate) calls: u32,
     /// Why the bytes are not the guest's alone.
     pub(crate) foreign: Option<Why>,
+    /// Somebody else's bytes may be in it, and no copy has been taken of them since: so
+    /// far the guest has acted on its names alone.
+    pub(crate) theirs: bool,
+    /// Somebody else had it open for writing before the guest opened it.
+    pub(crate) shared: bool,
     /// Why nobody can tell.
     pub(crate) unwatched: Option<Arc<str>>,
     /// The mark after which the guest made the file.
@@ -68,7 +73,7 @@ pub(crate) struct Provenance {
     inotify: Option<OwnedFd>,
     files: HashMap<FileId, Tracked>,
     by_watch: HashMap<i32, FileId>,
-    folders: HashMap<PathBuf, i32>,
+    folders: HashSet<i32>,
     /// The guest has ended: only images hold its files, and they write nothing.
     is_over: bool,
 }
@@ -106,11 +111,10 @@ impl Provenance {
                 Err(cause) => failure = Some(cause),
             }
         }
-        if let Some(folder) = folder
-            && !self.folders.contains_key(folder)
-        {
+        if let Some(folder) = folder {
+            // Another one may lie there by now; one that is watched stays so.
             match self.watch(folder, WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR) {
-                Ok(watch) => drop(self.folders.insert(folder.to_owned(), watch)),
+                Ok(watch) => drop(self.folders.insert(watch)),
                 Err(cause) => failure = Some(cause),
             }
         }
@@ -164,7 +168,7 @@ impl Provenance {
                         file.watch = None;
                     }
                 } else {
-                    self.folders.retain(|_, folder| *folder != watch);
+                    self.folders.remove(&watch);
                 }
                 continue;
             }
@@ -254,10 +258,13 @@ impl Provenance {
         }
     }
 
-    /// Forgets the files that are not to be kept (and that the guest has closed).
+    /// Forgets the files that are not to be kept (and that the guest has closed), unless
+    /// what somebody else wrote is in them.
     pub(crate) fn retain(&mut self, keep: impl Fn(FileId) -> bool) {
-        let unneeded =
-            |(id, file): (&FileId, &Tracked)| (file.owed == 0 && !keep(*id)).then_some(*id);
+        let unneeded = |(id, file): (&FileId, &Tracked)| {
+            let theirs = file.theirs || matches!(file.foreign, Some(Why::Written));
+            (file.owed == 0 && !theirs && !keep(*id)).then_some(*id)
+        };
         let unneeded: Vec<FileId> = self.files.iter().filter_map(unneeded).collect();
         for id in unneeded {
             self.forget(id);

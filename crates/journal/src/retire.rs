@@ -12,7 +12,7 @@ use crate::entry::Change;
 use crate::file::Look;
 use crate::journal::Journal;
 use crate::shelf::{Item, Reason, called_like};
-use crate::store::{Copy, Saved, SavedKind};
+use crate::store::{Copy, Saved, SavedKind, is_same};
 
 impl Journal {
     /// What the guest has written over or removed after somebody else had written it.
@@ -64,8 +64,13 @@ impl Journal {
         }
         let there = Look::at(path, false).ok().flatten();
         let saved_since = |there: &Look| {
+            // Where they have it open besides the guest, the last close is anybody's.
+            let shared = self
+                .provenance
+                .get(there.id)
+                .is_some_and(|file| file.shared);
             // By a person, and not by an undo.
-            self.is_persons(path, there) && there.modified_at() >= copy.taken
+            !shared && self.is_persons(path, there) && there.modified_at() >= copy.taken
         };
         if there.as_ref().is_none_or(|there| !saved_since(there)) {
             let saved = copy.look.modified_at();
@@ -112,17 +117,19 @@ impl Journal {
 
     /// Lets a copy outlive the journal, unless the file is as it was copied.
     pub(crate) fn keep_copy(&mut self, copy: &Copy, path: &Path, why: Reason) {
-        let there = Look::at(path, false).ok().flatten();
-        let same =
-            |there: &Look| (there.size, there.modified) == (copy.look.size, copy.look.modified);
-        if there.as_ref().is_some_and(same) || copy.look.size == 0 {
+        if copy.look.size == 0 || is_same(&copy.path, path) {
             return;
         }
-        // By a copy: others may need this one.
-        if let Ok(to) = self.stores.fresh_in_keep(&called_like(&copy.path, path))
-            && copy.put_at(&to).is_ok()
-        {
+        let Ok(to) = self.stores.fresh_in_keep(&called_like(&copy.path, path)) else {
+            return;
+        };
+        // By a copy, since others may need this one; a link needs no room.
+        if self.with_room(|| copy.put_at(&to)).is_ok() || fs::hard_link(&copy.path, &to).is_ok() {
             self.keep(to, path, why);
+        } else if copy.persons {
+            // In the keep it lies already.
+            copy.let_stay();
+            self.keep(copy.path.clone(), path, why);
         }
     }
 }

@@ -13,7 +13,7 @@
 //! keep as soon as somebody else has written to it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -333,6 +333,20 @@ impl Journal {
         }
     }
 
+    /// Does something that needs room in a file system. While there is none, the oldest
+    /// things that an undo took away make it.
+    pub(crate) fn with_room<T, E: NeedsRoom>(
+        &mut self,
+        mut attempt: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        loop {
+            match attempt() {
+                Err(cause) if cause.needs_room() && self.evict() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Removes the oldest thing that is the guest's; whether there was one.
     fn evict(&mut self) -> bool {
         self.provenance.drain();
@@ -375,6 +389,26 @@ fn note(item: &Item) -> io::Result<()> {
         .to_string();
     let line = format!("{}\t{}\t{}\n", name, item.path.display(), item.why);
     list.write_all(line.as_bytes())
+}
+
+/// An error that may be about a full file system.
+pub(crate) trait NeedsRoom {
+    fn needs_room(&self) -> bool;
+}
+
+impl NeedsRoom for io::Error {
+    fn needs_room(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+        )
+    }
+}
+
+impl NeedsRoom for NoCopy {
+    fn needs_room(&self) -> bool {
+        matches!(self, NoCopy::Io(cause) if cause.needs_room())
+    }
 }
 
 impl From<NoCopy> for Obstacle {

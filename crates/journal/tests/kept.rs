@@ -216,6 +216,9 @@ fn what_an_exchanged_file_held_is_back_under_its_old_name() {
 #[test]
 fn the_oldest_goes_when_there_is_no_room() {
     let mut guest = Guest::with(|options| options.limit = 25);
+    guest.put("old", "twenty bytes are here");
+    let old = fs::File::open(guest.path("old")).unwrap();
+    old.set_modified(std::time::UNIX_EPOCH).unwrap();
     for round in 0..4 {
         let mark = guest.journal.mark();
         guest.write("new", &format!("10 bytes {round}"));
@@ -230,9 +233,6 @@ fn the_oldest_goes_when_there_is_no_room() {
     };
     assert_eq!(bytes(&mut guest), ["10 bytes 2", "10 bytes 3"]);
     // What is needed in order to undo comes first.
-    guest.put("old", "twenty bytes are here");
-    let old = fs::File::open(guest.path("old")).unwrap();
-    old.set_modified(std::time::UNIX_EPOCH).unwrap();
     let mark = guest.journal.mark();
     guest.write("old", "x");
     assert!(bytes(&mut guest).is_empty());

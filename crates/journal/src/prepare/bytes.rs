@@ -71,8 +71,7 @@ impl Journal {
             return Ok(Pending::Refused(path.to_owned()));
         }
         self.provenance.track(look.id, &fd, path.parent());
-        let persons = self.is_persons(path, &look);
-        self.rebase(look.id);
+        let persons = self.take_over(path, &look);
         let current = Some(self.current);
         let file = self.provenance.track(look.id, &fd, path.parent());
         // With the guest's other descriptions open it may have it mapped, too: then
@@ -85,7 +84,8 @@ impl Journal {
         }
         *writes = Some((look.id, opens));
         let mut change = None;
-        if file.birth != current && file.saved != current && self.undoes {
+        let is_saved = (file.birth == current || file.saved == current) && !file.theirs;
+        if !is_saved && self.undoes {
             let unwatched = file.unwatched.clone();
             let copy = match unwatched {
                 Some(why) => Err(Obstacle::Unwatched(why)),
@@ -93,6 +93,9 @@ impl Journal {
             };
             match copy {
                 Ok(copy) => {
+                    if let Some(file) = self.provenance.get_mut(look.id) {
+                        file.theirs = false;
+                    }
                     change = Some(Change::Content {
                         path: path.to_owned(),
                         id: look.id,
@@ -113,10 +116,22 @@ impl Journal {
         })
     }
 
+    /// The guest is about to act on a file that is watched: whether somebody else has
+    /// written what is in it.
+    pub(super) fn take_over(&mut self, path: &Path, look: &Look) -> bool {
+        self.look_for_writers(look.id, path);
+        let persons = self.is_persons(path, look);
+        if let Some(file) = self.provenance.get_mut(look.id) {
+            file.theirs = persons;
+        }
+        self.rebase(look.id);
+        persons
+    }
+
     /// The guest is about to act on top of what somebody else wrote. What was saved
     /// earlier is no longer what was there before the guest, and what is there now has
     /// to be saved like a file that the guest never made.
-    pub(super) fn rebase(&mut self, id: FileId) {
+    fn rebase(&mut self, id: FileId) {
         let Some(file) = self.provenance.get_mut(id) else {
             return;
         };

@@ -27,7 +27,10 @@ impl Journal {
         if in_use {
             return Err(Obstacle::InUse);
         }
-        let to = self.stores.fresh(path, Some(look))?;
+        // This finds out whether it is a mount of its own. Somebody may stand in it: where
+        // it goes, it can still be found should we be killed.
+        self.stores.fresh(path, Some(look))?;
+        let to = self.stores.fresh_in_keep(path)?;
         let step = |step| move |cause| Obstacle::io(step, cause);
         let handle = open_path(path, false).map_err(step("look at the folder"))?;
         let attributes = Attributes::of(&handle).map_err(step("look at the folder"))?;

@@ -191,6 +191,7 @@ impl Journal {
         self.folders.get(&id) == Some(&self.current)
             || self.provenance.get(id).is_some_and(|file| {
                 file.birth == Some(self.current)
+                    && !file.theirs
                     && file.foreign.is_none()
                     && file.unwatched.is_none()
             })

@@ -24,6 +24,9 @@ const MOST_HANDLES: usize = 128;
 impl Journal {
     /// A second name in the store for an inode that is about to lose one.
     fn save(&mut self, path: &Path, look: &Look) -> Result<Option<Saved>, Obstacle> {
+        if look.is_regular() {
+            self.look_for_writers(look.id, path);
+        }
         if self.is_new(look.id) || !self.undoes {
             return Ok(None);
         }
@@ -231,8 +234,7 @@ impl Journal {
             Err(cause) => return Err(Obstacle::io("look at it", cause).at(path)),
         };
         self.provenance.track(look.id, &handle, path.parent());
-        let persons = self.is_persons(path, look);
-        self.rebase(look.id);
+        let persons = self.take_over(path, look);
         let file = self.provenance.track(look.id, &handle, to.parent());
         let reuse = file.owed == 0;
         if self.undoes && !self.is_new(look.id) {
@@ -265,7 +267,7 @@ impl Journal {
             let folder = from.parent().filter(|_| !follow);
             self.provenance.track(look.id, &handle, folder);
             self.provenance.track(look.id, &handle, to.parent());
-            self.rebase(look.id);
+            self.take_over(from, &look);
         }
         let ours = u32::from(self.anchors.contains_key(&look.id));
         let first = look.links == ours;

@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Mode, fchmod, futimens};
+use rustix::fs::{AtFlags, CWD, Mode, SeekFrom, fchmod, futimens};
 
 use super::rename_new;
 use super::room::Share;
@@ -109,12 +110,16 @@ pub(crate) struct Copy {
     /// Somebody else had written them after the guest.
     pub(crate) persons: bool,
     pub(crate) taken: SystemTime,
+    /// It outlives the journal where it lies.
+    stays: AtomicBool,
     _share: Share,
 }
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if !self.stays.load(Ordering::Relaxed) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -127,23 +132,16 @@ pub(crate) enum NoCopy {
 }
 
 impl Copy {
-    /// Copies what `from` reads.
-    pub(crate) fn take(
-        from: &File,
-        look: &Look,
-        path: PathBuf,
-        share: Share,
-        most: u64,
-    ) -> Result<Copy, NoCopy> {
-        let copy = Copy {
+    /// What has been copied now.
+    pub(crate) fn new(path: PathBuf, look: &Look, persons: bool, share: Share) -> Copy {
+        Copy {
             path,
             look: *look,
-            persons: false,
+            persons,
             taken: SystemTime::now(),
+            stays: AtomicBool::new(false),
             _share: share,
-        };
-        copy_to(from, look.size, &copy.path, most)?;
-        Ok(copy)
+        }
     }
 
     /// Whether this is still a copy of the file that `look` shows. Times are only
@@ -153,10 +151,15 @@ impl Copy {
         self.look.same_version(look) && self.look.is_settled(self.taken, settle)
     }
 
-    /// Writes the bytes, the length and the times into an open file, which stands at
-    /// its beginning.
+    /// It is not removed any more.
+    pub(crate) fn let_stay(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes the bytes, the length and the times into an open file.
     pub(crate) fn write_into(&self, to: &File) -> io::Result<()> {
         let bytes = File::open(&self.path)?;
+        rustix::fs::seek(to, SeekFrom::Start(0))?;
         let now = Look::of(to)?;
         if now.size > self.look.size {
             rustix::fs::ftruncate(to, self.look.size)?;
@@ -197,6 +200,11 @@ pub(crate) fn begins(with: &Path, path: &Path) -> bool {
         && whole.is_regular()
         && whole.size >= part.size
         && pairs.all(|pair| matches!(pair, (Ok(a), Ok(b)) if a == b))
+}
+
+/// Whether two files hold the same bytes; not where one cannot be read.
+pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
+    begins(a, b) && begins(b, a)
 }
 
 /// Copies what `from` reads into a new file that nobody but us can open, sharing the

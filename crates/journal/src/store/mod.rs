@@ -21,7 +21,7 @@ use rustix::fs::{Access, AtFlags, CWD, RenameFlags};
 use crate::Obstacle;
 use crate::file::Look;
 
-pub(crate) use copy::{Copy, NoCopy, Saved, SavedKind, begins, copy_to};
+pub(crate) use copy::{Copy, NoCopy, Saved, SavedKind, begins, copy_to, is_same};
 pub(crate) use room::{Room, Share};
 
 /// How the names of the journal's folders begin.

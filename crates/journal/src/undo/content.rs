@@ -111,7 +111,7 @@ impl Journal {
         copy: &Copy,
     ) -> Result<(PathBuf, FileId), Why> {
         let twin = self.stores.fresh_in_keep(path).map_err(Why::Unjournaled)?;
-        copy.put_at(&twin)
+        self.with_room(|| copy.put_at(&twin))
             .map_err(|cause| Why::Unjournaled(cause.into()))?;
         let made = open_path(path, false).and_then(|original| {
             let attributes = Attributes::of(&original)?;
@@ -206,8 +206,8 @@ impl Journal {
         // What we write and close gives events, too.
         let held = undoing.held(id);
         self.expect_closes(id, 1);
-        let mut written = copy
-            .write_into(&file)
+        let mut written = self
+            .with_room(|| copy.write_into(&file))
             .map_err(Why::io("write its bytes back"))
             .and_then(|()| self.proven(id, held + 1));
         drop(file);
@@ -215,9 +215,11 @@ impl Journal {
             // With a lease, whoever writes from here on writes to what is back.
             written = written.and_then(|()| self.proven(id, held));
         }
+        // By a descriptor from before, others write without a trace.
+        let shared = held > 0 && self.provenance.get(id).is_some_and(|file| file.shared);
         match (aside, &written) {
-            (Some(aside), Ok(())) => self.shelve_aside(aside),
-            (Some(aside), Err(_)) => self.keep_aside(aside),
+            (Some(aside), Ok(())) if !shared => self.shelve_aside(aside),
+            (Some(aside), _) => self.keep_aside(aside),
             (None, _) => {}
         }
         written

@@ -19,7 +19,7 @@ use crate::entry::{Change, Entry, Naming};
 use crate::file::{FileId, Look};
 use crate::journal::Journal;
 use crate::shelf::Reason;
-use crate::store::begins;
+use crate::store::{Copy, begins};
 use crate::sys::open_for_writing;
 use crate::{Left, Mark, Undo, Why};
 use names::{move_gone, remove_gone};
@@ -122,7 +122,11 @@ impl Journal {
         }
         for entry in &undone {
             match &entry.change {
-                Change::Made { .. } | Change::Beyond { .. } => {}
+                Change::Beyond { .. }
+                | Change::Made {
+                    naming: Naming::New,
+                    ..
+                } => {}
                 change => self.put_back.extend(change.ids()),
             }
         }
@@ -148,7 +152,7 @@ impl Journal {
     fn undo_entry(&mut self, undoing: &mut Undoing, index: usize, entry: Entry) -> Step {
         if let Some(why) = entry.lost {
             let found = left(entry.change.path(), why);
-            self.retire(entry.change);
+            self.leave(entry.change);
             return Err(found);
         }
         match entry.change {
@@ -180,9 +184,15 @@ impl Journal {
                     Some(pin) => self.restore_unnamed(undoing, path.clone(), id, &copy, &pin),
                     None => self.restore(undoing, path.clone(), id, &copy, mapped),
                 };
-                if restored.is_err() && !begins(&copy.path, &path) {
-                    // What it held before is nowhere else.
-                    self.keep_copy(&copy, &path, Reason::Before);
+                match &restored {
+                    Err(_) => self.leave_copy(&copy, &path),
+                    Ok(_) if copy.persons => {
+                        // It is theirs alone again.
+                        if let Some(file) = self.provenance.get_mut(id) {
+                            file.theirs = true;
+                        }
+                    }
+                    Ok(_) => {}
                 }
                 restored
             }
@@ -242,6 +252,39 @@ impl Journal {
                 path: unjournaled.path,
                 why: Why::Unjournaled(unjournaled.why),
             }),
+        }
+    }
+
+    /// What lies under a name stays as it is. What had been saved of it is nowhere else.
+    fn leave(&mut self, change: Change) {
+        match change {
+            Change::Content { path, copy, .. } => self.leave_copy(&copy, &path),
+            Change::Removed { path, saved, .. } => self.leave_saved(saved, &path),
+            Change::Renamed {
+                from,
+                to,
+                moved,
+                replaced,
+            } => {
+                if let Some(copy) = &moved.copy {
+                    self.leave_copy(copy, &from);
+                }
+                self.leave_saved(replaced.and_then(|(_, saved)| saved), &to);
+            }
+            Change::Exchanged { a, b } => {
+                for (path, moved) in [&a, &b] {
+                    if let Some(copy) = &moved.copy {
+                        self.leave_copy(copy, path);
+                    }
+                }
+            }
+            Change::Made { .. } | Change::Attributes { .. } | Change::Beyond { .. } => {}
+        }
+    }
+
+    fn leave_copy(&mut self, copy: &Copy, path: &Path) {
+        if !begins(&copy.path, path) {
+            self.keep_copy(copy, path, Reason::Before);
         }
     }
 

@@ -217,7 +217,7 @@ impl Journal {
     pub(super) fn make_again(&mut self, path: &Path, copy: &Copy) -> Result<(), Why> {
         let step = "make it anew";
         let fresh = self.stores.fresh_in_keep(path).map_err(Why::Unjournaled)?;
-        copy.put_at(&fresh)
+        self.with_room(|| copy.put_at(&fresh))
             .map_err(|cause| Why::Unjournaled(cause.into()))?;
         let made = open_path(&fresh, false)
             .and_then(|handle| copy.look.lend_to(&handle))

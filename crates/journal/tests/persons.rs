@@ -1,0 +1,287 @@
+//! Whose bytes are in a file when the guest and somebody else work on the same one. Each
+//! of these was lost once.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::fs::{self, File, FileTimes, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::UNIX_EPOCH;
+
+use common::{Guest, save_by_rename, save_in_place};
+use journal::Reason;
+
+/// What the journal's end leaves for people.
+fn kept(mut guest: Guest) -> Vec<String> {
+    let kept = guest.journal.finish();
+    let read = |lies: &PathBuf| fs::read_to_string(lies).unwrap();
+    kept.iter().map(|item| read(&item.lies)).collect()
+}
+
+fn append(path: &Path, bytes: &str) {
+    let mut file = OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(bytes.as_bytes()).unwrap();
+}
+
+/// The undo left it or put it back, and the next run took it for its own.
+#[test]
+fn a_rewind_does_not_forget_whose_a_file_is() {
+    for save in [save_in_place, save_by_rename] {
+        for written_over_before in [false, true] {
+            for (number, act) in [
+                (|guest| guest.write("out", "guest's")) as fn(&mut Guest),
+                |guest| guest.unlink("out"),
+                |guest| {
+                    guest.rename("out", "other");
+                    guest.write("other", "guest's");
+                },
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let mut guest = Guest::new();
+                let first = guest.journal.mark();
+                guest.write("out", "guest's first");
+                let mark = match written_over_before {
+                    true => guest.journal.mark(),
+                    false => first,
+                };
+                save(&guest.path("out"), "person's");
+                if written_over_before {
+                    act(&mut guest);
+                }
+                let _ = guest.journal.undo_to(mark);
+                assert_eq!(guest.read("out"), "person's");
+                act(&mut guest);
+                assert_eq!(kept(guest), ["person's"], "{written_over_before} {number}");
+            }
+        }
+    }
+}
+
+/// A file that is moved to where the guest writes is as old as it was.
+#[test]
+fn an_old_file_that_somebody_puts_there_is_theirs() {
+    let mut guest = Guest::new();
+    let mark = guest.journal.mark();
+    guest.write("out", "guest's");
+    guest.undo(mark);
+    let old = guest.base.path().join("old");
+    fs::write(&old, "person's").unwrap();
+    let times = FileTimes::new().set_modified(UNIX_EPOCH);
+    File::open(&old).unwrap().set_times(times).unwrap();
+    fs::rename(old, guest.path("out")).unwrap();
+    guest.write("out", "guest's");
+    assert_eq!(kept(guest), ["person's"]);
+}
+
+/// The rename or link made the guest's own of what somebody had written to.
+#[test]
+fn what_is_renamed_or_linked_stays_whose_it_is() {
+    for act in [
+        (|guest| {
+            guest.rename("log", "log.1");
+            guest.unlink("log.1");
+        }) as fn(&mut Guest),
+        |guest| {
+            guest.rename("log", "log.1");
+            guest.write("log.1", "over it");
+        },
+        |guest| {
+            guest.link("log", "log.1");
+            guest.write("log", "over it");
+        },
+        |guest| {
+            guest.write("other", "guest's");
+            guest.exchange("log", "other");
+            guest.unlink("other");
+        },
+    ] {
+        let mut guest = Guest::new();
+        guest.journal.mark();
+        guest.write("log", "guest's\n");
+        append(&guest.path("log"), "person's\n");
+        act(&mut guest);
+        assert_eq!(kept(guest), ["guest's\nperson's\n"]);
+    }
+}
+
+/// Their close counted as the guest's.
+#[test]
+fn what_is_appended_while_the_guest_has_the_file_open_is_theirs() {
+    for act in [
+        (|guest| guest.unlink("log")) as fn(&mut Guest),
+        |guest| guest.write("log", "anew"),
+        |guest| guest.truncate("log", 0),
+        |guest| {
+            guest.write("other", "guest's");
+            guest.rename("other", "log");
+        },
+    ] {
+        let mut guest = Guest::new();
+        guest.journal.mark();
+        let mut open = guest.create("log");
+        open.write_all(b"guest's\n").unwrap();
+        append(&guest.path("log"), "person's\n");
+        act(&mut guest);
+        // One close more than the guest owes, as far as is known.
+        drop(open);
+        assert_eq!(kept(guest), ["guest's\nperson's\n"]);
+    }
+}
+
+/// The new folder was not watched, and of two closes in a row only one came.
+#[test]
+fn closes_are_told_apart_in_a_folder_that_has_taken_the_place_of_another() {
+    let mut guest = Guest::new();
+    let mark = guest.journal.mark();
+    guest.make_folder("logs");
+    guest.write("logs/first", "guest's");
+    guest.rename("logs", "logs.old");
+    guest.make_folder("logs");
+    let open = guest.append("logs/log");
+    let theirs = OpenOptions::new().append(true).open(guest.path("logs/log"));
+    let mut theirs = theirs.unwrap();
+    theirs.write_all(b"person's").unwrap();
+    drop((open, theirs));
+    let undo = guest.journal.undo_to(mark);
+    assert!(!undo.complete);
+    assert_eq!(guest.read("logs/log"), "person's");
+}
+
+/// A descriptor that is older than the guest's, and a file that an image has open: no
+/// event tells of what is written.
+#[test]
+fn what_others_may_write_to_is_kept_when_an_image_has_it_open() {
+    let mut guest = Guest::new();
+    guest.put("log", "a line\n");
+    let theirs = OpenOptions::new().write(true).open(guest.path("log"));
+    let theirs = theirs.unwrap();
+    let open = guest.open_existing("log");
+    let mark = guest.journal.mark();
+    guest.hold(mark, &open, "log");
+    open.write_at(b"G", 0).unwrap();
+    theirs.write_at(b"person's", 2).unwrap();
+    guest.undo(mark);
+    assert_eq!(guest.read("log"), "a line\n");
+    drop((open, theirs));
+    assert_eq!(kept(guest), ["G person's"]);
+}
+
+/// Whoever stands in it can still put something there, and the store goes with us when we
+/// are killed.
+#[test]
+fn a_folder_that_the_guest_removes_does_not_lie_in_the_store() {
+    let mut guest = Guest::new();
+    fs::create_dir(guest.path("folder")).unwrap();
+    let inside = File::open(guest.path("folder")).unwrap();
+    let mark = guest.journal.mark();
+    guest.remove_folder("folder").unwrap();
+    let there = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&inside));
+    let lies = fs::read_link(&there).unwrap();
+    assert!(lies.starts_with(guest.base.path().join("keep")), "{lies:?}");
+    fs::write(PathBuf::from(there).join("note"), "person's").unwrap();
+    guest.undo(mark);
+    assert_eq!(guest.read("folder/note"), "person's");
+}
+
+/// Length and time of what the guest wrote were those of what had been there.
+#[test]
+fn what_looks_the_same_is_compared() {
+    let mut guest = Guest::new();
+    guest.journal.mark();
+    guest.write("out", "guest's");
+    save_in_place(&guest.path("out"), "someone");
+    let times = fs::metadata(guest.path("out")).unwrap().modified().unwrap();
+    guest.write("out", "guest's");
+    let times = FileTimes::new().set_modified(times);
+    let out = File::open(guest.path("out")).unwrap();
+    out.set_times(times).unwrap();
+    assert_eq!(kept(guest), ["someone"]);
+}
+
+/// The guest wrote on top of what somebody had written on top of its own: what was there
+/// in the beginning went with the journal.
+#[test]
+fn what_was_there_in_the_beginning_is_kept_when_it_cannot_be_put_back() {
+    let mut guest = Guest::new();
+    guest.put("out", "in the beginning");
+    let mark = guest.journal.mark();
+    guest.write("out", "guest's\n");
+    append(&guest.path("out"), "person's\n");
+    guest.write("out", "guest's again");
+    let undo = guest.journal.undo_to(mark);
+    assert!(!undo.complete);
+    assert_eq!(guest.read("out"), "guest's\nperson's\n");
+    let told = guest.journal.kept();
+    assert_eq!(told[0].why, Reason::Before);
+    assert_eq!(
+        fs::read_to_string(&told[0].lies).unwrap(),
+        "in the beginning"
+    );
+}
+
+/// What had been taken away filled the disk, and there was no room for what was to be put
+/// back, or to be kept.
+#[test]
+fn a_full_disk_costs_nobody_their_bytes() {
+    on_small_disk("a_full_disk_costs_nobody_their_bytes", |disk| {
+        let base = tempfile::tempdir_in(disk).unwrap();
+        let mut guest = Guest::on(base, |_| ());
+        let original = "original\n".repeat(30_000);
+        guest.put("old", &original);
+        let mark = guest.journal.mark();
+        guest.write("old", "short");
+        guest.write("out", "guest's");
+        save_in_place(&guest.path("out"), &"person's\n".repeat(10_000));
+        guest.write("out", "guest's");
+        let mut fill = guest.create("fill");
+        while fill.write_all(&[b'x'; 4096]).is_ok() {}
+        drop(fill);
+        let _ = guest.journal.undo_to(mark);
+        assert_eq!(guest.read("old"), original);
+        guest.write("out", "guest's");
+        let mut fill = guest.create("fill");
+        while fill.write_all(&[b'x'; 4096]).is_ok() {}
+        drop(fill);
+        assert_eq!(kept(guest), ["person's\n".repeat(10_000)]);
+    });
+}
+
+/// Set in the child of [`on_small_disk`].
+const DISK: &str = "JOURNAL_TEST_DISK";
+
+/// Runs the body of a test in a child that has a file system of one megabyte. Skipped,
+/// visibly, where no user namespace can be made.
+fn on_small_disk(name: &str, body: impl FnOnce(&Path)) {
+    if let Some(disk) = std::env::var_os(DISK) {
+        body(Path::new(&disk));
+        eprintln!("the body was run");
+        return;
+    }
+    let disk = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs -o size=1m none \"$0\" && echo entered && exec \"$@\"";
+    let child = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .arg(disk.path())
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(DISK, disk.path())
+        .output();
+    let Ok(child) = child else {
+        eprintln!("skipped: unshare is not installed");
+        return;
+    };
+    let output = String::from_utf8_lossy(&child.stdout).into_owned()
+        + &String::from_utf8_lossy(&child.stderr);
+    if !output.starts_with("entered") {
+        eprintln!("skipped: no user namespace can be made here: {output}");
+        return;
+    }
+    assert!(child.status.success(), "{output}");
+    assert!(output.contains("the body was run"), "{output}");
+}
