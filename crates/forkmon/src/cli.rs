@@ -34,7 +34,8 @@ Examples:
 
 Exit status: that of the program's last run (128 + n for signal n); 125 if forkmon
 itself failed, 126 if COMMAND cannot be executed, 127 if it is not found, 130
-after Ctrl-C.";
+after Ctrl-C. When nobody reads its standard output any more (as in forkmon … | head),
+forkmon ends with the program's run.";
 
 const AFTER_LONG_HELP: &str = "\
 Examples:
@@ -48,7 +49,8 @@ Examples:
 
 Exit status: that of the program's last run (128 + n for signal n); 125 if forkmon
 itself failed, 126 if COMMAND cannot be executed, 127 if it is not found, 130
-after Ctrl-C.
+after Ctrl-C. When nobody reads its standard output any more (as in forkmon … | head),
+forkmon ends with the program's run.
 
 Environment (an option, if given, wins):
   FORKMON_FILTER         Lua patterns, `;` between them: the files anywhere outside

@@ -330,8 +330,10 @@ impl Messages {
         {
             return;
         }
+        let mut line = to_the_line_s_beginning(columns_of_stderr());
+        line.extend(rendered);
         // Nobody may be reading any more; that is no reason to stop.
-        let _ = std::io::stderr().write_all(&rendered);
+        let _ = std::io::stderr().write_all(&line);
     }
 
     fn stderr_choice(&self) -> anstream::ColorChoice {
@@ -339,6 +341,33 @@ impl Messages {
             anstream::ColorChoice::Auto => anstream::AutoStream::choice(&std::io::stderr()),
             decided => decided,
         }
+    }
+}
+
+/// What moves the cursor of a terminal to the beginning of a line that nothing stands on:
+/// of the next one if the guest has left its line unfinished. Nobody can ask a terminal
+/// where its cursor is without reading what is typed. But a whole line of spaces ends
+/// either at the end of this line, or on the next one, where they have pushed the cursor;
+/// and from there a carriage return goes to the beginning. What is left of the
+/// spaces is erased. (zsh has its prompt on a line of its own by the same means, PROMPT_SP. A terminal that wraps before it has to leaves
+/// an empty line.)
+fn to_the_line_s_beginning(columns: usize) -> Vec<u8> {
+    if columns == 0 {
+        return Vec::new();
+    }
+    let mut line = vec![b' '; columns];
+    line.extend(b"\r\x1b[K");
+    line
+}
+
+/// How wide the terminal is that the messages go to; 0 if they go to none, or to one that
+/// cannot go back in a line.
+fn columns_of_stderr() -> usize {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|name| name == "dumb" || name.is_empty());
+    // It fails for what is no terminal.
+    match rustix::termios::tcgetwinsize(std::io::stderr()) {
+        Ok(size) if !is_dumb => size.ws_col.into(),
+        _ => 0,
     }
 }
 

@@ -20,6 +20,7 @@
 mod carrier;
 mod channel;
 mod kept;
+pub mod reader;
 mod script;
 mod terminal;
 

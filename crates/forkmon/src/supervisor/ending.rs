@@ -9,6 +9,7 @@ use super::run::Pending;
 use crate::config::Config;
 use crate::events::Reason;
 use crate::messages::{Deed, Edit, Ended, human, signal_name};
+use crate::output::reader;
 use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
 use std::collections::HashSet;
@@ -53,7 +54,9 @@ impl Supervisor<'_> {
             // It was asked to, and is to have never happened.
             return Ok(());
         }
-        if !self.is_ending() && !self.config.once {
+        let goes_on = !self.is_ending() && !self.config.once;
+        let is_read = !goes_on || !reader::is_gone();
+        if goes_on && is_read {
             self.warn_of_nothing_watched();
         }
         self.exited(code, signal);
@@ -64,11 +67,34 @@ impl Supervisor<'_> {
             self.finished = Some(status(end));
             return Ok(());
         }
+        if !is_read {
+            self.end_unread(status(end));
+            return Ok(());
+        }
         self.messages.exited(match end {
             End::Exited(code) => Ended::Status(code),
             End::Killed(signal) => Ended::Signal(signal.0),
         });
         Ok(())
+    }
+
+    /// Nobody reads what the guest prints any more. One that runs finds out by itself
+    /// if it matters; another run would print for nobody.
+    pub(super) fn unread(&mut self) {
+        let status = match self.run.ended {
+            Some(end) => status(end),
+            None if self.run.failed => 128 + libc::SIGPIPE as u8,
+            None => return,
+        };
+        if !self.is_ending() {
+            self.end_unread(status);
+        }
+    }
+
+    fn end_unread(&mut self, status: u8) {
+        self.messages
+            .info("nobody reads the output any more: forkmon ends");
+        self.finished = Some(status);
     }
 
     /// Whoever waits for an edit that cannot come is told so, after the first run.

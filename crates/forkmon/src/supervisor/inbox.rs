@@ -38,6 +38,8 @@ pub(super) enum News {
     Known { nth: u64, run: u64 },
     /// Something became known of a destination of the guest's output, the nth.
     Output(usize, Told),
+    /// Nobody reads forkmon's standard output any more.
+    Unread,
     /// Some of the guest's input cannot be given to it again, and why.
     InputLost(String),
     /// A time has passed.

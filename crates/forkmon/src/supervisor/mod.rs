@@ -450,6 +450,7 @@ impl Supervisor<'_> {
                     signal,
                     by_terminal,
                 } => self.asked_to_quit(signal, by_terminal),
+                News::Unread => self.unread(),
                 News::InputLost(why) => self.input_lost(&why),
                 News::Output(index, told) => self.output_told(index, told),
                 News::Timed(Timed::Deadline(nth)) => {

@@ -18,7 +18,7 @@ use crate::guardian::Guardian;
 use crate::input::Input;
 use crate::keys::Keys;
 use crate::messages::Messages;
-use crate::output::{Output, Teller};
+use crate::output::{Output, Teller, reader};
 use anyhow::Context as _;
 use journal::{Journal, NewFolder};
 use snapshot::Inherited;
@@ -217,6 +217,10 @@ fn start_output(
         inherited
             .add(end)
             .context("cannot look at the guest's output")?;
+    }
+    if !config.once {
+        let delivering = bell.clone();
+        reader::watch(move || delivering.send(News::Unread))?;
     }
     if let Some(voice) = output.voice() {
         messages.pass_through(voice);

@@ -1,6 +1,6 @@
 //! What people are told of an edit, in words that are about what they did.
 
-use crate::harness::{Project, Save};
+use crate::harness::{Project, Save, Terminal};
 use crate::require_guest;
 
 /// The folder that the program had listed was called what was changed, the root by its
@@ -80,4 +80,67 @@ fn what_is_to_be_watched_and_is_not_there_is_told_of() {
     assert_eq!(forkmon.warnings(), ["watch-missing"]);
     forkmon.wait_messages("warning: no-such-folder of --watch is not there", 1);
     forkmon.finish();
+}
+
+const COLUMNS: usize = 60;
+
+/// What stands on a terminal after all this, as far as this is understood: text,
+/// carriage returns, line feeds, and the erasure of a line's end. The last column is
+/// left only when one more character comes, as on a VT100.
+fn screen(output: &str) -> Vec<String> {
+    let mut rows = vec![vec![' '; COLUMNS]];
+    let mut column = 0;
+    let mut rest = output.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            '\r' => column = 0,
+            '\n' => rows.push(vec![' '; COLUMNS]),
+            '\x1b' => {
+                assert_eq!(rest.by_ref().take(2).collect::<String>(), "[K");
+                rows.last_mut().expect("there is one")[column..].fill(' ');
+            }
+            character => {
+                if column == COLUMNS {
+                    rows.push(vec![' '; COLUMNS]);
+                    column = 0;
+                }
+                rows.last_mut().expect("there is one")[column] = character;
+                column += 1;
+            }
+        }
+    }
+    let text = |row: &Vec<char>| row.iter().collect::<String>().trim_end().to_owned();
+    rows.iter().map(text).collect()
+}
+
+/// A message stood behind what the program had written last, if that was no whole line.
+#[test]
+fn a_message_has_a_line_of_its_own_on_a_terminal() {
+    let sh = require_guest!("sh");
+    require_guest!("setsid");
+    let full = "x".repeat(COLUMNS);
+    for (last, rows) in [
+        ("", &[][..]),
+        ("a whole line\\n", &["a whole line"]),
+        ("half a line", &["half a line"]),
+        (&full, &[&*full]),
+    ] {
+        let project = Project::new("own-line").file("late.txt", "one\n");
+        let columns = u16::try_from(COLUMNS).expect("a terminal is not so wide");
+        let mut forkmon = project
+            .launch(&[sh.as_str(), "-c", &format!("cat late.txt; printf '{last}'")])
+            .on_terminal(Terminal::new(24, columns))
+            .env("TERM", "xterm")
+            .option("--color=never")
+            .start();
+        let shown = forkmon.wait_output("waiting for an edit\r\n");
+        let expected = [
+            &["one"],
+            rows,
+            &["[forkmon] finished; waiting for an edit", ""],
+        ]
+        .concat();
+        assert_eq!(screen(&shown), expected, "{shown:?}");
+        forkmon.finish();
+    }
 }

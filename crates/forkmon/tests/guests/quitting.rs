@@ -3,9 +3,11 @@
 //! the two hears of it first.
 
 use rustix::process::Signal;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Project, Save, Terminal};
+use crate::harness::{Project, Save, Terminal, program};
 use crate::require_guest;
 
 /// So long that a signal that was lost shows as a hang, and not as a late end.
@@ -142,5 +144,47 @@ fn ctrl_c_at_any_moment_of_a_resume_ends_it_all() {
             forkmon.fail(&format!("seed {seed}, round {round}, {moment:?}: {ended}"));
         }
         forkmon.check_nothing_left();
+    }
+}
+
+/// `forkmon … | head` went on without end: each run of the program died of SIGPIPE, and
+/// forkmon waited for the next edit.
+#[test]
+fn without_a_reader_of_its_output_it_ends() {
+    let sh = require_guest!("sh");
+    for (script, status, how) in [
+        ("while echo more; do :; done", 141, "while it is written to"),
+        (
+            "trap '' PIPE; while echo more; do :; done 2>/dev/null; exit 7",
+            7,
+            "minded",
+        ),
+        ("cat late.txt; exit 3", 3, "after the run"),
+    ] {
+        for output in ["live", "replay"] {
+            let project = Project::new("unread").file("late.txt", "more\n");
+            let mut forkmon = Command::new(program())
+                .arg(format!("--output={output}"))
+                .args(["--", sh.as_str(), "-c", script])
+                .current_dir(project.root())
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("forkmon can be started");
+            let mut reader = forkmon.stdout.take().expect("it was asked for");
+            let mut line = [0; 5];
+            reader.read_exact(&mut line).expect("there is a line");
+            drop(reader);
+            let ended = forkmon.wait_with_output().expect("it ends");
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(status), "{how}, {output}: {said}");
+            let last = said.lines().last();
+            assert_eq!(
+                last,
+                Some("[forkmon] nobody reads the output any more: forkmon ends"),
+                "{how}, {output}: {said}"
+            );
+        }
     }
 }
