@@ -101,6 +101,8 @@ pub struct Messages {
     cwd: PathBuf,
     said: HashSet<String>,
     edit: Option<Edit>,
+    /// How many bytes of output the next resume does not show again.
+    left_out: u64,
     /// What they are passed through to stand in their places.
     voice: Option<Voice>,
 }
@@ -125,6 +127,7 @@ impl Messages {
             cwd: cwd.to_owned(),
             said: HashSet::new(),
             edit: None,
+            left_out: 0,
             voice: None,
         }
     }
@@ -154,6 +157,7 @@ impl Messages {
             cwd: self.cwd.clone(),
             said: HashSet::new(),
             edit: None,
+            left_out: 0,
             voice: self.voice.clone(),
         }
     }
@@ -170,6 +174,11 @@ impl Messages {
         }
     }
 
+    /// How many bytes of the output that a resume is to show again are not kept.
+    pub fn note_left_out(&mut self, bytes: u64) {
+        self.left_out = bytes;
+    }
+
     /// Files changed, or none (somebody asked for it), and this is what forkmon did.
     /// `paths` begins with the one that decided.
     pub fn changed(&mut self, paths: &[&Path], outcome: Outcome<'_>) {
@@ -182,7 +191,14 @@ impl Messages {
             no_checkpoint: None,
         };
         let edit = noted.unwrap_or_else(as_compared);
-        self.info(&self.changed_text(&edit, outcome));
+        let mut text = self.changed_text(&edit, outcome);
+        let left_out = std::mem::take(&mut self.left_out);
+        if left_out > 0 {
+            let size = bytesize::ByteSize::b(left_out);
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; the first {size} of its output are left out");
+        }
+        self.info(&text);
     }
 
     /// Files were saved with the bytes that they had.

@@ -129,19 +129,20 @@ impl Channel {
         self.lock().script.is_backed_up()
     }
 
-    /// The run is dead, and the next one begins where so much was written.
-    pub(super) fn rewind(&self, position: u64, clear: Option<&'static [u8]>) {
+    /// The run is dead, and the next one begins where so much was written. Answers how
+    /// much of that is not shown again.
+    pub(super) fn rewind(&self, position: u64, clear: Option<&'static [u8]>) -> u64 {
         let mut state = self.lock();
         state.take_in();
         let clear = clear.filter(|_| self.terminal.is_some());
-        state
-            .script
-            .rewind(position, clear, self.terminal.is_some());
+        let lines = self.terminal.is_some();
+        let left_out = state.script.rewind(position, clear, lines);
         if position == 0 {
             // A copy gets its flags back from its checkpoint.
             let _ = fcntl_setfl(&self.guest, self.flags);
         }
         self.wake();
+        left_out
     }
 
     /// What is said of the next run was said.

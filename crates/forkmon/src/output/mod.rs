@@ -169,15 +169,17 @@ impl Output {
     }
 
     /// The run is dead, and the next one begins at a checkpoint's position or at the
-    /// beginning. What of it is kept is shown after [`Output::show`].
-    pub fn rewind(&self, position: Option<Position>) {
+    /// beginning. What of it is kept is shown after [`Output::show`]. Answers how many
+    /// bytes were to be shown again and are not kept.
+    pub fn rewind(&self, position: Option<Position>) -> u64 {
         let Position(positions) = position.unwrap_or_default();
-        for (index, channel) in self.each() {
-            channel.rewind(positions[index], self.clear.map(Clear::sequence));
-        }
         if self.channels.is_none() {
             self.clear_at_once();
         }
+        let clear = self.clear.map(Clear::sequence);
+        self.each()
+            .map(|(index, channel)| channel.rewind(positions[index], clear))
+            .sum()
     }
 
     /// What is said of the next run was said: its output may follow.

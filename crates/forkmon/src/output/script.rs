@@ -126,7 +126,14 @@ impl Script {
     /// the next one before [`Script::show`].
     ///
     /// `clear` is written first; where `lines` says so, an unfinished line is ended.
-    pub(super) fn rewind(&mut self, position: u64, clear: Option<&'static [u8]>, lines: bool) {
+    ///
+    /// Answers how many of the bytes before are not kept, and will not be shown again.
+    pub(super) fn rewind(
+        &mut self,
+        position: u64,
+        clear: Option<&'static [u8]>,
+        lines: bool,
+    ) -> u64 {
         self.notices
             .retain(|(_, notice)| !matches!(notice, Notice::End { .. }));
         self.kept.cut(position);
@@ -142,6 +149,7 @@ impl Script {
             _ => {}
         }
         self.held = true;
+        self.shown
     }
 
     /// Shows the run that a rewind has led to, after all that was said so far.

@@ -117,7 +117,8 @@ impl Supervisor<'_> {
     /// The run is dead, and the next one begins at a checkpoint or at the beginning.
     pub(super) fn rewind_streams(&mut self, to: Option<Positions>) -> anyhow::Result<()> {
         self.tell_exit();
-        self.output.rewind(to.map(|to| to.output));
+        let left_out = self.output.rewind(to.map(|to| to.output));
+        self.messages.note_left_out(left_out);
         self.input.rewind(to.map(|to| to.input))
     }
 
