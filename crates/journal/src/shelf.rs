@@ -68,10 +68,10 @@ pub enum Reason {
     #[error("another file has taken its name")]
     Displaced,
     /// The guest wrote over it, or removed it.
-    #[error("the program has written over it or removed it")]
+    #[error("somebody had saved it, and the program has written over it or removed it since")]
     ByTheGuest,
     /// What a file had held before the guest wrote to it, and it was left.
-    #[error("its file was left as the program had written it")]
+    #[error("it is what was there before the program wrote to it, and could not be put back")]
     Before,
 }
 
