@@ -202,6 +202,8 @@ impl Supervisor<'_> {
             }
         }
         let deed = match change {
+            // Where there was nothing the program itself has made what they changed.
+            timeline::ChangeKind::Created if self.journal.wrote(path) => Deed::Changed,
             timeline::ChangeKind::Created => Deed::Created,
             timeline::ChangeKind::Removed => Deed::Removed,
             timeline::ChangeKind::Modified | timeline::ChangeKind::Metadata => Deed::Changed,

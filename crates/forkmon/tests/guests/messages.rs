@@ -43,6 +43,43 @@ fn a_new_name_is_what_was_created() {
     forkmon.finish();
 }
 
+/// What the program had made and somebody has changed was called created. When such a
+/// save is an edit is what docs/limits.md says.
+#[test]
+fn a_save_over_what_the_program_wrote_is_an_edit_if_it_had_looked_there() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("own-output").file("late.txt", "one\n");
+    let guest = project.perl(
+        "work(0.1); my $late = slurp('late.txt'); spew('cut.txt', $late); \
+         open(my $log, '>>', 'log.txt'); print $log $late; close $log; print \"$late\\n\";",
+    );
+    let mut forkmon = project.watch(&[perl.as_str(), &guest]);
+    assert_eq!(forkmon.wait_exit().output, "early 1\none\n");
+    let add = |name: &str| {
+        let file = std::fs::File::options()
+            .append(true)
+            .open(project.path(name));
+        let written = file.and_then(|mut file| std::io::Write::write_all(&mut file, b"mine\n"));
+        written.expect("it is there");
+    };
+    add("cut.txt");
+    forkmon.expect_quiet(std::time::Duration::from_millis(100));
+    add("log.txt");
+    forkmon.wait_resume();
+    assert_eq!(forkmon.wait_exit().code, Some(0));
+    let said = forkmon.messages();
+    assert!(said.contains("changed log.txt; re"), "{said}");
+    assert!(!said.contains("changed cut.txt"), "{said}");
+    let log = std::fs::read_to_string(project.path("log.txt")).expect("it is there");
+    assert_eq!(log, "onemine\none");
+    project.save("late.txt", "two\n", Save::InPlace);
+    forkmon.wait_resume();
+    assert_eq!(forkmon.wait_exit().code, Some(0));
+    let cut = std::fs::read_to_string(project.path("cut.txt")).expect("it is there");
+    assert_eq!(cut, "two", "as a fresh run leaves it");
+    forkmon.finish();
+}
+
 /// `restarted: no checkpoint before it` left it open why there was none.
 #[test]
 fn a_restart_says_why_there_was_no_checkpoint() {
