@@ -87,6 +87,17 @@ impl History {
         self.knows(AccessKind::Metadata) || self.kinds().has_look()
     }
 
+    /// Whether any fact is about a file that was there, or a link.
+    pub(crate) fn knows_file(&self) -> bool {
+        let is_file = |kind| matches!(kind, FileKind::Regular | FileKind::Link);
+        self.wrote.is_none()
+            && self.facts.iter().any(|fact| match &fact.seen {
+                Observation::Metadata(seen) => is_file(seen.kind),
+                Observation::Presence { kind, .. } => is_file(*kind),
+                _ => false,
+            })
+    }
+
     /// The index of the earliest fact that says the same.
     pub(crate) fn find(
         &self,

@@ -86,6 +86,20 @@ impl Timeline {
         self.knowledge.of(path).is_some_and(History::touched)
     }
 
+    /// Whether the guest has seen that a file, or a link, is at this path, and not its
+    /// own work.
+    #[must_use]
+    pub fn knows_file(&self, path: &Path) -> bool {
+        self.knowledge.of(path).is_some_and(History::knows_file)
+    }
+
+    /// The first access of a path.
+    #[must_use]
+    pub fn first_touch(&self, path: &Path) -> Option<AccessIndex> {
+        let facts = self.knowledge.of(path)?.facts();
+        facts.first().map(|fact| fact.index)
+    }
+
     /// Records what the guest learned about a path; returns its position.
     ///
     /// What is known already is not recorded twice: the position is then that of
@@ -305,7 +319,8 @@ impl Timeline {
     /// The first access that saw other times of a path than it has now, though the
     /// bytes are the same. That alone is no edit; but a run that is resumed after it
     /// sees both times, and can compare them with those of what it made in between. So
-    /// the next resume goes back before it.
+    /// the next resume goes back before it, and a run that asks for them again
+    /// contradicts it.
     #[must_use]
     pub fn outdated(&self, path: &Path, now: &Current) -> Option<AccessIndex> {
         self.knowledge.of(path)?.first_outdated(now)
@@ -319,9 +334,7 @@ impl Timeline {
     /// the limit, are *hot*: they always get a checkpoint before them, which is
     /// dropped last. Outlives rewinds and restarts.
     pub fn mark_hot(&mut self, path: &Path) {
-        let facts = self.knowledge.of(path).map(History::facts);
-        let first = facts.and_then(|facts| Some(facts.first()?.index));
-        self.shelf.mark_hot(path, first);
+        self.shelf.mark_hot(path, self.first_touch(path));
     }
 
     /// Whether to take a checkpoint before the guest touches `path`.

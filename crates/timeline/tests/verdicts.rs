@@ -419,6 +419,7 @@ impl Play {
             let (path, now) = (path(at), self.now(at));
             let touched = self.memory.iter().any(|memory| memory.path == path);
             assert_eq!(self.timeline.touched(&path), touched);
+            self.check_times(at, &now);
             let verdict = self.timeline.judge(&path, &now);
             let foreign = self.timeline.judge_foreign(&path, &now);
             if let Some((wrote, _)) = self.own.get(&at) {
@@ -435,6 +436,30 @@ impl Play {
             assert_eq!(foreign, verdict);
             assert_eq!(verdict == Verdict::Untouched, !touched);
             self.check_against_model(&path, verdict);
+        }
+    }
+
+    /// Which look saw other times than there are now; and a run that is resumed before
+    /// it has seen no others.
+    fn check_times(&self, at: usize, now: &Current) {
+        let path = path(at);
+        let of_path = || self.memory.iter().filter(|memory| memory.path == path);
+        let first_touch = of_path().map(|memory| memory.index).min();
+        assert_eq!(self.timeline.first_touch(&path), first_touch);
+        let is_own = self.own.contains_key(&at);
+        let has_stat = of_path().any(|memory| matches!(memory.learned, Learned::Stat(_)));
+        assert_eq!(self.timeline.knows_file(&path), has_stat && !is_own);
+        let is_other = |memory: &&Memory| match (&memory.learned, self.world[at]) {
+            (Learned::Stat(then), Some(now)) => then.mtime != now.mtime,
+            _ => false,
+        };
+        let outdated = of_path().find(is_other).map(|memory| memory.index);
+        let outdated = outdated.filter(|_| !is_own);
+        assert_eq!(self.timeline.outdated(&path, now), outdated);
+        if let Some(first) = outdated {
+            let mut resumed = self.timeline.clone();
+            resumed.rewind(resumed.resume_point(first));
+            assert_eq!(resumed.outdated(&path, now), None);
         }
     }
 

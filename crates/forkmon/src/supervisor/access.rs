@@ -294,9 +294,15 @@ impl Supervisor<'_> {
         if want == Want::Program {
             self.free_written(name.path());
         }
+        let again = name.in_scope && name.is_reached() && self.looks_again(name.path(), want);
         let Some(task) = self.touch(task, &name, Some(want))? else {
             return Ok(());
         };
+        if again {
+            let path = name.path().to_owned();
+            self.run.wait_for_answer(tid, Pending::Looked { path });
+            return Ok(task.resume_to_syscall()?);
+        }
         if want == Want::Program {
             if process == self.run.root() && interpreter_of(name.path()).is_some() {
                 self.executes_script(name.path());

@@ -132,6 +132,14 @@ impl Supervisor<'_> {
                 verdict = self.timeline.judge(path, now);
             }
         }
+        if verdict == Verdict::Unchanged
+            && let Some(first) = self.seen_between(touch, now, saved)
+        {
+            verdict = Verdict::Contradicted {
+                first,
+                change: timeline::ChangeKind::Metadata,
+            };
+        }
         if verdict == Verdict::Unread && self.is_still_read(path) {
             // The guest has the file open as it was, or half saved.
             verdict = Verdict::Contradicted {
@@ -221,6 +229,29 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Where a guest first learned of a file that is the same again, if it may have looked
+    /// at it once more while it was not, or when it had other times already: it has then
+    /// seen two states of it, where a fresh run sees one.
+    fn seen_between(
+        &self,
+        touch: &watch::Touch,
+        now: &Current,
+        saved: bool,
+    ) -> Option<AccessIndex> {
+        let path = &touch.path;
+        // What is told of others may be the guest's own doing, in or above them.
+        if !matches!(now, Current::File { .. } | Current::Link { .. }) {
+            return None;
+        }
+        let again = self.last_access.get(path).and_then(|last| last.again);
+        if again < Some(touch.quiet_before) {
+            return None;
+        }
+        let outdated = self.timeline.outdated(path, now);
+        let gone = (saved && !self.is_in_pieces(path)).then(|| self.timeline.first_touch(path));
+        gone.flatten().or(outdated)
+    }
+
     /// Somebody changed what the guest wrote. That alone is no edit, but a run from
     /// a checkpoint after the write would leave it so, where a fresh run writes.
     fn output_changed(&mut self, path: &Path) {
@@ -270,7 +301,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn current(&self, path: &Path, hash: bool) -> Current {
+    pub(super) fn current(&self, path: &Path, hash: bool) -> Current {
         let Ok(metadata) = fs::symlink_metadata(path) else {
             return Current::Missing;
         };

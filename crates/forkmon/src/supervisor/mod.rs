@@ -375,6 +375,7 @@ impl Supervisor<'_> {
                     process.folder = None;
                 }
             }
+            Some(Pending::Looked { path }) => self.looked_again(&path),
             Some(Pending::Identity { changed, answer }) => {
                 self.identity_answer(&task, &changed, answer)?;
             }

@@ -47,6 +47,8 @@ impl Want {
 #[derive(Copy, Clone, Default, Debug)]
 pub(super) struct LastAccess {
     pub(super) at: Option<Instant>,
+    /// When its last look at a file that it had seen before was over.
+    pub(super) again: Option<Instant>,
     pub(super) seen: Option<Identity>,
 }
 
@@ -172,10 +174,34 @@ impl Supervisor<'_> {
             None => {
                 let last = LastAccess {
                     at: now,
-                    seen: None,
+                    ..LastAccess::default()
                 };
                 self.last_access.insert(path.to_owned(), last);
             }
+        }
+    }
+
+    /// Whether a look at a path is to be followed to its end: the guest has seen the file
+    /// there before, and must not see another state of it now.
+    pub(super) fn looks_again(&self, path: &Path, want: Want) -> bool {
+        matches!(want, Want::Metadata | Want::Presence)
+            && !self.config.once
+            && self.timeline.knows_file(path)
+    }
+
+    /// The guest has looked once more at a file that it had seen before. If that was saved
+    /// with the same bytes since, it has now seen two times of it.
+    pub(super) fn looked_again(&mut self, path: &Path) {
+        let now = Instant::now();
+        self.last_access.entry(path.to_owned()).or_default().again = Some(now);
+        if !self.resaved.contains(path) {
+            return;
+        }
+        let there = self.current(path, false);
+        if self.timeline.outdated(path, &there).is_some() {
+            self.judge_later(path, false, now);
+        } else {
+            self.resaved.remove(path);
         }
     }
 
@@ -239,13 +265,17 @@ impl Supervisor<'_> {
     fn overtaken(&mut self, link: &Path, target: &Path) {
         self.timeline
             .record(link, Observation::Link(target.to_owned()));
-        let now = Instant::now();
+        self.judge_later(link, true, Instant::now());
+    }
+
+    /// Has a path judged, when this stop is handled, as if an event came for it.
+    fn judge_later(&mut self, path: &Path, strong: bool, now: Instant) {
         self.later.push(watch::Batch {
             touches: vec![watch::Touch {
-                path: link.to_owned(),
+                path: path.to_owned(),
                 first_seen: now,
                 quiet_before: now,
-                strong: true,
+                strong,
             }],
             ..watch::Batch::default()
         });

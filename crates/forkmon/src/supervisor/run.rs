@@ -36,6 +36,8 @@ pub(super) enum Pending {
     },
     /// The working folder may be another one now.
     Folder,
+    /// It has looked at a file that the guest had seen before.
+    Looked { path: PathBuf },
     /// Put arguments back that were ids, and translate an answer.
     Identity {
         changed: Vec<(usize, u64)>,

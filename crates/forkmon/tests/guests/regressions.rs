@@ -274,3 +274,55 @@ impl Drop for Busy {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+/// A file was saved with the same bytes while a guest ran that had asked for its times,
+/// and that asked for them again later: the run went on with two times of one file.
+#[test]
+fn a_run_that_goes_on_does_not_see_two_times_of_one_file() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("two-times-live").file("input.txt", "same\n");
+    let guest = project.perl(
+        "use Time::HiRes; my $time = sub { (Time::HiRes::stat('input.txt'))[9] };
+         work(0.1); my $before = $time->(); work(0.2); print \"asked\\n\"; <STDIN>;
+         print $time->() == $before ? 'one' : 'two', \" times\\n\";",
+    );
+    let argv = [perl.as_str(), &guest];
+    let mut forkmon = project.launch(&argv).with_input().start();
+    forkmon.wait_output("asked\n");
+    project.save("input.txt", "same\n", Save::InPlace);
+    forkmon.wait_event("unchanged");
+    forkmon.type_line("");
+    let change = forkmon.wait_event("change");
+    assert_eq!(change.kind_of("input.txt").as_deref(), Some("metadata"));
+    assert!(forkmon.wait_resume().from.is_some());
+    forkmon.wait_output("asked\n");
+    // What was typed is typed to the copy, too.
+    assert_eq!(forkmon.wait_exit().output, "one times\n");
+    forkmon.finish();
+}
+
+/// The same for one that asks again while the save is not known yet, or the file gone.
+#[test]
+fn a_run_that_asks_all_the_time_does_not_see_two_times_of_one_file() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("two-times-polled").file("input.txt", "same\n");
+    let go = project.beside().join("go");
+    let guest = project.perl(&format!(
+        "use Time::HiRes; my $time = sub {{ (Time::HiRes::stat('input.txt'))[9] }};
+         work(0.1); my $before = $time->(); print \"asked\\n\"; my $now;
+         do {{ $now = $time->() }} until !$now || $now != $before || -e '{}';
+         print $now == $before ? 'one' : 'two', \" times\\n\";",
+        go.display()
+    ));
+    let argv = [perl.as_str(), &guest];
+    let mut forkmon = project.watch(&argv);
+    for how in [Save::InPlace, Save::ByRename, Save::LikeVim] {
+        forkmon.wait_output("asked\n");
+        project.save("input.txt", "same\n", how);
+        assert!(forkmon.wait_resume().from.is_some(), "saved {how:?}");
+    }
+    forkmon.wait_output("asked\n");
+    std::fs::write(&go, "").expect("it can be written");
+    assert_eq!(forkmon.wait_exit().output, "one times\n");
+    forkmon.finish();
+}
