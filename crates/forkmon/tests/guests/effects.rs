@@ -196,8 +196,8 @@ fn an_effect_that_cannot_be_undone_is_said_once_and_restarts() {
         .file("before.txt", "one\n")
         .file("after.txt", "one\n");
     // FS_IOC_GETFLAGS, and FS_IOC_SETFLAGS with FS_NODUMP_FL, on those that have it
-    // already at a restart. Without those that are there ext4 would give up its extents,
-    // which fails at times.
+    // already at a restart. To clear those that are there is to ask ext4 to give up its
+    // extents, which it mostly cannot with a new file.
     let guest = project.perl(
         "print 'before ', slurp('before.txt'), \"\\n\"; work(0.2); open(my $old, '<', 'old.txt') or die; \
          ioctl($old, 0x80086601, my $flags = pack('q', 0)) or die \"no flags here: $!\"; \
