@@ -5,6 +5,8 @@
 //! one line. Nobody has to be there to read them: a closed or broken standard
 //! error is never an error here. Programs read [`crate::events`] instead.
 
+mod line;
+
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 
 use crate::output::Voice;
+use line::{columns_of_stderr, one_line, printable, to_the_line_s_beginning};
 
 /// When to colour, as `--color` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -243,28 +246,34 @@ impl Messages {
         self.write(Some(("error: ", ERROR)), text);
     }
 
-    /// A path as it is shown: relative to the working folder if below it, or if that
-    /// lies in it, and with nothing in it that could move the cursor.
+    /// A path as it is shown: relative to the working folder if below it, and
+    /// with nothing in it that could move the cursor.
     #[must_use]
     pub fn path(&self, path: &Path) -> String {
-        if self.cwd == Path::new("/") || path == Path::new("/") {
-            return printable(&path.to_string_lossy());
-        }
-        if path == self.cwd {
-            return "./".to_owned();
-        }
-        if let Ok(further) = self.cwd.strip_prefix(path) {
-            return "../".repeat(further.components().count());
-        }
-        let shown = path.strip_prefix(&self.cwd).unwrap_or(path);
+        let shown = match path.strip_prefix(&self.cwd) {
+            Ok(below) if !below.as_os_str().is_empty() && self.cwd != Path::new("/") => below,
+            _ => path,
+        };
         printable(&shown.to_string_lossy())
+    }
+
+    /// The same for what was edited: the working folder and those that it lies in are
+    /// told from there, too.
+    fn place(&self, path: &Path) -> String {
+        match self.cwd.strip_prefix(path) {
+            Ok(further) if path.parent().is_some() => match further.components().count() {
+                0 => "./".to_owned(),
+                up => "../".repeat(up),
+            },
+            _ => self.path(path),
+        }
     }
 
     fn paths(&self, paths: &[&Path]) -> String {
         let Some((first, others)) = paths.split_first() else {
             return "files".to_owned();
         };
-        let mut text = format!("{PATH}{}{PATH:#}", self.path(first));
+        let mut text = format!("{PATH}{}{PATH:#}", self.place(first));
         if !others.is_empty() {
             // Writing to a String cannot fail.
             let _ = write!(text, " and {} more", others.len());
@@ -308,7 +317,7 @@ impl Messages {
                     None => format!("from checkpoint {checkpoint}"),
                     Some(before) if paths.first() == Some(&before) => format!("{side} it"),
                     Some(before) if is_folder_of_it(before) => format!("{side} its folder"),
-                    Some(before) => format!("{side} {}", self.path(before)),
+                    Some(before) => format!("{side} {}", self.place(before)),
                 };
                 format!(
                     "{changed}resumed {place}, {} kept ({})",
@@ -360,33 +369,6 @@ impl Messages {
     }
 }
 
-/// What moves the cursor of a terminal to the beginning of a line that nothing stands on:
-/// of the next one if the guest has left its line unfinished. Nobody can ask a terminal
-/// where its cursor is without reading what is typed. But a whole line of spaces ends
-/// either at the end of this line, or on the next one, where they have pushed the cursor;
-/// and from there a carriage return goes to the beginning. What is left of the
-/// spaces is erased. (zsh has its prompt on a line of its own by the same means, PROMPT_SP. A terminal that wraps before it has to leaves
-/// an empty line.)
-fn to_the_line_s_beginning(columns: usize) -> Vec<u8> {
-    if columns == 0 {
-        return Vec::new();
-    }
-    let mut line = vec![b' '; columns];
-    line.extend(b"\r\x1b[K");
-    line
-}
-
-/// How wide the terminal is that the messages go to; 0 if they go to none, or to one that
-/// cannot go back in a line.
-fn columns_of_stderr() -> usize {
-    let is_dumb = std::env::var_os("TERM").is_none_or(|name| name == "dumb" || name.is_empty());
-    // It fails for what is no terminal.
-    match rustix::termios::tcgetwinsize(std::io::stderr()) {
-        Ok(size) if !is_dumb => size.ws_col.into(),
-        _ => 0,
-    }
-}
-
 struct Styled<'a>(&'a str, Style);
 
 impl fmt::Display for Styled<'_> {
@@ -423,42 +405,6 @@ pub fn human(time: Duration) -> String {
     } else {
         format!("{} min {:02} s", time.as_secs() / 60, time.as_secs() % 60)
     }
-}
-
-/// Control characters as escapes, so that a file's name stays a name.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
-}
-
-/// A message is one line, whatever an error's text held, and nothing in it moves
-/// the cursor: only our own colours keep their escape character.
-fn one_line(text: &str) -> String {
-    let lines = text.lines().map(str::trim_end);
-    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-    let mut shown = String::with_capacity(text.len());
-    for (number, part) in lines.join("; ").split('\u{1b}').enumerate() {
-        if number > 0 {
-            shown.push_str(if is_colour(part) { "\u{1b}" } else { "\\u{1b}" });
-        }
-        shown.push_str(&printable(part));
-    }
-    shown
-}
-
-/// Whether `text` begins as what follows the escape character of a colour does.
-fn is_colour(text: &str) -> bool {
-    let parameters = text.strip_prefix('[').unwrap_or_default();
-    parameters
-        .trim_start_matches(|character: char| character.is_ascii_digit() || character == ';')
-        .starts_with('m')
 }
 
 #[cfg(test)]
@@ -565,14 +511,6 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_one_line_and_keeps_its_colours_only() {
-        assert_eq!(one_line("a\n\n  b \nc\n"), "a;   b; c");
-        let text = "\u{1b}[1mbold\u{1b}[0m \u{1b}[2J \u{1b}]0;title\u{7}";
-        let expected = "\u{1b}[1mbold\u{1b}[0m \\u{1b}[2J \\u{1b}]0;title\\u{7}";
-        assert_eq!(one_line(text), expected);
-    }
-
-    #[test]
     fn a_folder_that_only_begins_alike_is_not_below() {
         let path = Path::new("/home/u/project2/a");
         assert_eq!(messages().path(path), "/home/u/project2/a");
@@ -580,14 +518,17 @@ mod tests {
 
     #[test]
     fn the_working_folder_and_those_that_it_lies_in_are_told_from_there() {
-        let shown = |path| messages().path(Path::new(path));
+        let shown = |path| messages().place(Path::new(path));
         assert_eq!(shown("/home/u/project"), "./");
         assert_eq!(shown("/home/u"), "../");
         assert_eq!(shown("/home"), "../../");
         assert_eq!(shown("/"), "/");
         let at_root = Messages::new(Color::Never, false, Path::new("/"));
-        assert_eq!(at_root.path(Path::new("/")), "/");
-        assert_eq!(at_root.path(Path::new("/a")), "/a");
+        assert_eq!(at_root.place(Path::new("/")), "/");
+        assert_eq!(at_root.place(Path::new("/a")), "/a");
+        // Elsewhere, as in `forkmon ctl status`, it is its name that matters.
+        let project = Path::new("/home/u/project");
+        assert_eq!(messages().path(project), "/home/u/project");
     }
 
     #[test]
