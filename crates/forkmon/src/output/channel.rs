@@ -23,8 +23,9 @@ use std::time::Duration;
 const PIECE: usize = 64 * 1024;
 
 /// How long the guest waits at most for its output to be written before it changes
-/// the modes of the terminal that it is written to.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// the modes of the terminal that it is written to. On a busy machine whoever writes may
+/// not have its turn for a while; a terminal that is held (Ctrl-S) must not hold forkmon.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Something that only the thread knows.
 #[derive(Debug)]

@@ -410,7 +410,8 @@ impl Supervisor<'_> {
             self.run.ended = Some(end);
             self.root_ended(end)?;
         }
-        if !self.run.is_alive() {
+        // Its last output is written in the modes that it left.
+        if !self.run.is_alive() && self.untold_exit.is_none() {
             self.tell_keys(false);
         }
         Ok(())

@@ -102,6 +102,9 @@ impl Supervisor<'_> {
                 signal,
                 shown: Some(Shown { stdout, stderr }),
             });
+            if !self.run.is_alive() {
+                self.tell_keys(false);
+            }
         }
     }
 
