@@ -8,6 +8,7 @@ use crate::entry::{Change, Naming};
 use crate::file::{FileId, Look, open_path};
 use crate::journal::Journal;
 use crate::prepare::{Making, OldAttributes, Pending};
+use crate::store::{Saved, SavedKind};
 use crate::{Obstacle, Unjournaled, Why};
 
 impl Journal {
@@ -62,6 +63,7 @@ impl Journal {
             }
             if change.is_some() {
                 file.saved = Some(self.current);
+                file.theirs = false;
             }
         }
         if let Some(change) = change {
@@ -85,7 +87,10 @@ impl Journal {
                 self.anchors.remove(&id);
                 naming = Naming::First;
             }
-            Making::Link { first: false, .. } => naming = Naming::Another,
+            Making::Link { first: false, .. } => {
+                self.after_change(&look);
+                naming = Naming::Another;
+            }
             Making::Open if !look.is_regular() => return Ok(()),
             Making::Open => {
                 let known = self.provenance.get(look.id).is_some();
@@ -157,6 +162,19 @@ impl Journal {
             _ => true,
         };
         if happened && succeeded {
+            if let Some(Saved {
+                kind: SavedKind::Handle { handle, .. },
+                ..
+            }) = change.saved()
+                && let Ok(look) = Look::of(handle)
+            {
+                self.after_change(&look);
+            }
+            for (path, _) in change.names() {
+                if let Ok(Some(look)) = Look::at(path, false) {
+                    self.after_change(&look);
+                }
+            }
             self.push(change);
             return Ok(());
         }
@@ -165,8 +183,15 @@ impl Journal {
             (Some(_), Change::Renamed { to, replaced, .. }) => replaced
                 .and_then(|(_, saved)| saved)
                 .map(|saved| (to, saved)),
-            // What was saved for it goes as it is dropped.
-            _ => None,
+            (_, change) => {
+                // What was saved for it goes as it is dropped.
+                let path = change.saved().map(|_| change.path().to_owned());
+                drop(change);
+                if let Some(look) = path.and_then(|path| Look::at(&path, false).ok()?) {
+                    self.after_change(&look);
+                }
+                None
+            }
         };
         match back {
             Some((path, saved)) => self
@@ -190,6 +215,9 @@ impl Journal {
         } = old;
         if let Some(file) = self.provenance.get_mut(id) {
             file.calls = file.calls.saturating_sub(1);
+        }
+        if let Ok(look) = Look::of(&handle) {
+            self.after_change(&look);
         }
         let Some(before) = before.filter(|_| succeeded) else {
             return Ok(());

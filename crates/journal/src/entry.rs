@@ -150,6 +150,15 @@ impl Change {
         }
     }
 
+    /// The removed or replaced file that it has saved, from where `path` says.
+    pub(crate) fn saved(&self) -> Option<&Saved> {
+        match self {
+            Change::Removed { saved, .. } => saved.as_ref(),
+            Change::Renamed { replaced, .. } => replaced.as_ref()?.1.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The inodes whose bytes, attributes or names it is about.
     pub(crate) fn ids(&self) -> impl Iterator<Item = FileId> {
         let (first, second) = match self {

@@ -37,6 +37,16 @@ impl FileId {
     }
 }
 
+/// The file with this number.
+#[cfg(test)]
+pub(crate) fn test_id(inode: u64) -> FileId {
+    FileId {
+        device: (0, 0),
+        inode,
+        born: (0, 0),
+    }
+}
+
 /// What one look at a file showed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {

@@ -6,6 +6,7 @@ use crate::Mark;
 use crate::entry::{Change, Entry, Naming};
 use crate::file::FileId;
 use crate::journal::Journal;
+use crate::names::note_names;
 
 impl Journal {
     /// Forgets how to undo to marks before this one, and frees what was saved for it.
@@ -13,9 +14,7 @@ impl Journal {
         let keep = self.entries.partition_point(|entry| entry.mark < mark);
         let forgotten: Vec<Entry> = self.entries.drain(..keep).collect();
         for entry in forgotten {
-            for (path, id) in entry.change.names() {
-                self.old_names.insert(path.clone(), id);
-            }
+            note_names(&mut self.old_names, &entry.change);
             self.retire(entry.change);
         }
         self.marks.retain(|known, _| *known >= mark);

@@ -120,18 +120,16 @@ impl Journal {
     /// Whether what lies under a name is what somebody else has written since this began,
     /// or since the guest had its hands on it.
     pub(crate) fn is_persons(&self, path: &Path, look: &Look) -> bool {
+        if self.is_inherited(look.id) {
+            return false;
+        }
         let file = self.provenance.get(look.id);
         let written = file.is_some_and(|file| file.theirs || file.foreign.is_some());
         // By another name than this one, if by any.
         let guests = file.is_some_and(|file| file.birth.is_some() || file.saved.is_some());
-        let ours = self.put_back.contains(&look.id) || self.own_attributes.contains_key(&look.id);
-        let since = match (self.names.get(path), self.began) {
-            (Some(left), _) => *left != Some(look.id),
-            // A file that is moved here has an old time of modification.
-            (None, Some(began)) if !guests => {
-                look.modified_at() >= began || look.changed_at() >= began && !ours
-            }
-            (None, _) => false,
+        let since = match self.names.get(path) {
+            Some(left) => *left != Some(look.id),
+            None => !guests && self.is_changed_by_others(look),
         };
         written || since
     }
@@ -141,7 +139,8 @@ impl Journal {
     /// it in its stead.
     pub(crate) fn look_for_writers(&mut self, id: FileId, path: &Path) {
         let unowed = |file: &&Tracked| file.owed == 0 && file.foreign.is_none();
-        if self.provenance.get(id).filter(unowed).is_some()
+        if !self.is_inherited(id)
+            && self.provenance.get(id).filter(unowed).is_some()
             && is_being_written(path)
             && let Some(file) = self.provenance.get_mut(id)
         {

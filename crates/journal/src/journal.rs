@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::entry::{Change, Entry};
 use crate::file::{FileId, Look};
+use crate::names::note_names;
 use crate::prepare::{Pending, Prepared};
 use crate::provenance::Provenance;
 use crate::shelf::Shelf;
+use crate::stamps::Stamps;
 use crate::store::{NewFolder, OnFolder, Room, Saved, Stores};
 use crate::{Effect, Mark, Obstacle, OwnAttributes, Unjournaled};
 
@@ -34,6 +36,9 @@ pub struct Options {
     pub places: Vec<PathBuf>,
     /// Folders that are tried first for what outlives it; they are made if need be.
     pub lasting_places: Vec<PathBuf>,
+    /// Files (`st_dev`, `st_ino`) that the guest has inherited open: what is in them comes
+    /// by descriptors that nobody follows, and is never undone.
+    pub inherited: Vec<(u64, u64)>,
     /// Called with each folder just before it is made, so that somebody else can
     /// remove it should this process be killed.
     pub on_folder: Box<dyn FnMut(NewFolder<'_>) + Send>,
@@ -49,6 +54,7 @@ impl Default for Options {
             settle: Duration::from_millis(20),
             places: runtime.into_iter().chain([std::env::temp_dir()]).collect(),
             lasting_places: Vec::new(),
+            inherited: Vec::new(),
             on_folder: Box::new(|_| ()),
         }
     }
@@ -61,6 +67,7 @@ pub struct Journal {
     pub(crate) hold_limit: u64,
     pub(crate) settle: Duration,
     pub(crate) room: Arc<Room>,
+    inherited: Vec<(u64, u64)>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) current: Mark,
     last: Mark,
@@ -83,6 +90,7 @@ pub struct Journal {
     pub(crate) anchors: HashMap<FileId, Saved>,
     /// Files that an undo has put back, whose times of change are our doing.
     pub(crate) put_back: HashSet<FileId>,
+    pub(crate) stamps: Stamps,
     pub(crate) shelf: Shelf,
     // Last, so that what lies in the stores goes first.
     pub(crate) stores: Stores,
@@ -99,6 +107,7 @@ impl Journal {
             settle,
             places,
             lasting_places,
+            inherited,
             on_folder,
         } = options;
         let on_folder: OnFolder = on_folder;
@@ -107,6 +116,7 @@ impl Journal {
             hold_limit,
             settle,
             room: Room::new(limit),
+            inherited,
             entries: Vec::new(),
             current: Mark(0),
             last: Mark(0),
@@ -120,6 +130,7 @@ impl Journal {
             handles: Arc::default(),
             anchors: HashMap::new(),
             put_back: HashSet::new(),
+            stamps: Stamps::default(),
             shelf: Shelf::default(),
             stores: Stores::new(places, lasting_places, on_folder),
         }
@@ -254,15 +265,18 @@ impl Journal {
         restored.difference(&mapped).map(FileId::numbers).collect()
     }
 
+    /// Whether the guest has inherited a file.
+    pub(crate) fn is_inherited(&self, id: FileId) -> bool {
+        self.inherited.contains(&id.numbers())
+    }
+
     /// The folders in which things are kept. The guest should not see them.
     pub fn folders(&self) -> impl Iterator<Item = &Path> {
         self.stores.folders()
     }
 
     pub(crate) fn push(&mut self, change: Change) {
-        for (path, id) in change.names() {
-            self.names.insert(path.clone(), id);
-        }
+        note_names(&mut self.names, &change);
         if let Change::Attributes {
             id, before, after, ..
         } = &change

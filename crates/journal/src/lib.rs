@@ -48,6 +48,7 @@ mod prepare;
 mod provenance;
 mod retire;
 mod shelf;
+mod stamps;
 mod store;
 mod sys;
 mod tree;

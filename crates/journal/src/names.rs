@@ -1,7 +1,10 @@
 //! What the guest left under each name that it changed, and whether it still lies
 //! there.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
 
 use crate::attributes::{Attributes, OwnAttributes, Stamp};
 use crate::entry::Change;
@@ -90,9 +93,7 @@ impl Journal {
         self.own_attributes.clear();
         let entries = std::mem::take(&mut self.entries);
         for entry in &entries {
-            for (path, id) in entry.change.names() {
-                self.names.insert(path.clone(), id);
-            }
+            note_names(&mut self.names, &entry.change);
             if let Change::Attributes {
                 id, before, after, ..
             } = &entry.change
@@ -101,5 +102,103 @@ impl Journal {
             }
         }
         self.entries = entries;
+    }
+}
+
+/// What a change leaves under which names. With a folder go the names in it.
+pub(crate) fn note_names(names: &mut HashMap<PathBuf, Option<FileId>>, change: &Change) {
+    let folder = FileType::Directory;
+    let moves: &[(&Path, &Path)] = match change {
+        Change::Renamed {
+            from, to, moved, ..
+        } if moved.kind == folder => &[(from, to)],
+        Change::Exchanged { a, b } => match (a.1.kind == folder, b.1.kind == folder) {
+            (true, true) => &[(&a.0, &b.0), (&b.0, &a.0)],
+            (true, false) => &[(&a.0, &b.0)],
+            (false, true) => &[(&b.0, &a.0)],
+            (false, false) => &[],
+        },
+        _ => &[],
+    };
+    let mut moved = Vec::new();
+    for (path, id) in names.iter_mut() {
+        let to = moves.iter().find_map(|(from, to)| {
+            let name = path.strip_prefix(from).ok()?;
+            (!name.as_os_str().is_empty()).then(|| to.join(name))
+        });
+        if let Some(to) = to {
+            moved.push((to, id.take()));
+        }
+    }
+    names.extend(moved);
+    let own = change.names();
+    names.extend(own.map(|(path, id)| (path.clone(), id)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::entry::Moved;
+    use crate::file::test_id;
+
+    fn folder() -> Moved {
+        Moved {
+            id: test_id(9),
+            kind: FileType::Directory,
+            copy: None,
+            tree: None,
+        }
+    }
+
+    /// They stayed where they had been: each look at one said that somebody had removed
+    /// it, and the guest was resumed again and again.
+    #[test]
+    fn the_names_in_a_folder_go_with_it() {
+        let mut names = HashMap::new();
+        for (path, id) in [("/d/a", Some(1)), ("/d/e/b", None), ("/dd", Some(3))] {
+            names.insert(PathBuf::from(path), id.map(test_id));
+        }
+        let renamed = Change::Renamed {
+            from: "/d".into(),
+            to: "/x".into(),
+            moved: folder(),
+            replaced: None,
+        };
+        note_names(&mut names, &renamed);
+        let mut left: Vec<_> = names.iter().collect();
+        left.sort();
+        let left: Vec<_> = left
+            .into_iter()
+            .map(|(path, id)| (path.to_str().unwrap_or_default(), *id))
+            .collect();
+        let (a, d) = (Some(test_id(1)), Some(test_id(9)));
+        let expected = [
+            ("/d", None),
+            ("/d/a", None),
+            ("/d/e/b", None),
+            ("/dd", Some(test_id(3))),
+            ("/x", d),
+            ("/x/a", a),
+            ("/x/e/b", None),
+        ];
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn the_names_in_exchanged_folders_are_exchanged() {
+        let mut names = HashMap::new();
+        for (path, id) in [("/a/n", 1), ("/b/n", 2), ("/b/m", 3)] {
+            names.insert(PathBuf::from(path), Some(test_id(id)));
+        }
+        let exchanged = Change::Exchanged {
+            a: ("/a".into(), folder()),
+            b: ("/b".into(), folder()),
+        };
+        note_names(&mut names, &exchanged);
+        let at = |path: &str| names.get(Path::new(path)).copied().flatten();
+        let expected = [2, 3, 1].map(|id| Some(test_id(id)));
+        assert_eq!([at("/a/n"), at("/a/m"), at("/b/n")], expected);
+        assert_eq!(at("/b/m"), None);
     }
 }

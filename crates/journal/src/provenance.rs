@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
 
 use crate::file::{FileId, proc_path};
 use crate::store::Copy;
@@ -115,6 +116,8 @@ impl Provenance {
             // Another one may lie there by now; one that is watched stays so.
             match self.watch(folder, WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR) {
                 Ok(watch) => drop(self.folders.insert(watch)),
+                // Nobody writes in a folder that is not there.
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(cause) => failure = Some(cause),
             }
         }

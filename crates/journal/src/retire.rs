@@ -6,9 +6,8 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use crate::entry::Change;
+use crate::entry::{Change, Moved};
 use crate::file::Look;
 use crate::journal::Journal;
 use crate::shelf::{Item, Reason, called_like};
@@ -19,19 +18,13 @@ impl Journal {
     pub(crate) fn written_over(&self) -> impl Iterator<Item = Item> {
         self.entries.iter().filter_map(|entry| {
             let (path, lies) = match &entry.change {
-                Change::Content { path, copy, .. } if copy.persons => (path, &copy.path),
-                Change::Removed {
-                    path,
-                    saved: Some(saved),
-                    ..
+                Change::Content { path, copy, .. } if copy.persons => (path.as_path(), &copy.path),
+                change => {
+                    let saved = change.saved().filter(|saved| saved.is_persons())?;
+                    (change.path(), &saved.path)
                 }
-                | Change::Renamed {
-                    to: path,
-                    replaced: Some((_, Some(saved))),
-                    ..
-                } if matches!(saved.kind, SavedKind::Persons) => (path, &saved.path),
-                _ => return None,
             };
+            // Of a file with other names nothing lies there.
             let look = Look::at(lies, false).ok()??;
             let mut item = Item::new(path, look.size, Reason::ByTheGuest, lies.clone());
             item.stays = true;
@@ -47,13 +40,27 @@ impl Journal {
                 self.retire_copy(copy, &path);
             }
             Change::Removed { path, saved, .. } => self.retire_saved(saved, &path),
-            Change::Renamed { to, replaced, .. } => {
+            Change::Renamed {
+                to,
+                moved,
+                replaced,
+                ..
+            } => {
+                self.retire_moved(moved, &to);
                 self.retire_saved(replaced.and_then(|(_, saved)| saved), &to);
             }
-            Change::Made { .. }
-            | Change::Attributes { .. }
-            | Change::Exchanged { .. }
-            | Change::Beyond { .. } => {}
+            Change::Exchanged { a, b } => {
+                self.retire_moved(a.1, &b.0);
+                self.retire_moved(b.1, &a.0);
+            }
+            Change::Made { .. } | Change::Attributes { .. } | Change::Beyond { .. } => {}
+        }
+    }
+
+    /// An entry about what was in the file later may have had the same copy.
+    fn retire_moved(&mut self, moved: Moved, path: &Path) {
+        if let Some(copy) = moved.copy {
+            self.retire_copy(copy, path);
         }
     }
 
@@ -72,12 +79,10 @@ impl Journal {
             // By a person, and not by an undo.
             !shared && self.is_persons(path, there) && there.modified_at() >= copy.taken
         };
-        if there.as_ref().is_none_or(|there| !saved_since(there)) {
-            let saved = copy.look.modified_at();
-            if self.shelf.supersede(path, saved) {
-                self.keep_copy(&copy, path, Reason::ByTheGuest);
-                self.shelf.note_saved(path, saved);
-            }
+        let superseded = there.as_ref().is_some_and(saved_since);
+        if !superseded && self.shelf.supersede(path, copy.taken) {
+            self.keep_copy(&copy, path, Reason::ByTheGuest);
+            self.shelf.note_taken(path, copy.taken);
         }
     }
 
@@ -86,16 +91,17 @@ impl Journal {
             return;
         };
         match &saved.kind {
-            SavedKind::Persons => {
-                let look = Look::at(&saved.path, false).ok().flatten();
-                let modified = look.map_or_else(SystemTime::now, |look| look.modified_at());
-                if self.shelf.supersede(path, modified) {
+            // Its other names hold what it holds, as long as it has any.
+            SavedKind::Handle { handle, .. }
+                if Look::of(handle).is_ok_and(|look| look.links > 0) => {}
+            _ if saved.is_persons() => {
+                let taken = saved.taken;
+                if self.shelf.supersede(path, taken) {
                     self.keep_saved(saved, path, Reason::ByTheGuest);
-                    self.shelf.note_saved(path, modified);
+                    self.shelf.note_taken(path, taken);
                 }
             }
-            // The other names of the one hold what it holds.
-            SavedKind::Plain | SavedKind::Handle { .. } => {}
+            SavedKind::Plain | SavedKind::Persons | SavedKind::Handle { .. } => {}
             SavedKind::Folder => {
                 let mut names = fs::read_dir(&saved.path).into_iter().flatten();
                 if names.next().is_some() {

@@ -80,8 +80,8 @@ pub enum Reason {
 struct Shelved {
     item: Item,
     id: Option<FileId>,
-    /// When a person saved it, of what the guest has written over.
-    saved: Option<SystemTime>,
+    /// When the guest wrote over it, if it did.
+    taken: Option<SystemTime>,
     _share: Option<Share>,
 }
 
@@ -104,21 +104,21 @@ impl Shelf {
         self.shelved.push(Shelved {
             item,
             id,
-            saved: None,
+            taken: None,
             _share: share,
         });
     }
 
     /// Of what people have saved to one path and the guest has written over, only the
-    /// last version stays. Answers whether that is the one that was saved then.
-    pub(crate) fn supersede(&mut self, path: &Path, saved: SystemTime) -> bool {
+    /// last version stays. Answers whether that is the one that was taken then.
+    pub(crate) fn supersede(&mut self, path: &Path, taken: SystemTime) -> bool {
         let shelved = &mut self.shelved;
         let is_it =
             |shelved: &Shelved| shelved.item.why == Reason::ByTheGuest && shelved.item.path == path;
         let Some(other) = shelved.iter().position(is_it) else {
             return true;
         };
-        if shelved[other].saved > Some(saved) {
+        if shelved[other].taken > Some(taken) {
             return false;
         }
         let lies = shelved.remove(other).item.lies;
@@ -127,12 +127,12 @@ impl Shelf {
         true
     }
 
-    /// Notes when it was saved what was kept last.
-    pub(crate) fn note_saved(&mut self, path: &Path, saved: SystemTime) {
+    /// Notes when it was taken what was kept last.
+    pub(crate) fn note_taken(&mut self, path: &Path, taken: SystemTime) {
         if let Some(last) = self.shelved.last_mut()
             && last.item.path == path
         {
-            last.saved = Some(saved);
+            last.taken = Some(taken);
         }
     }
 

@@ -74,6 +74,7 @@ pub(super) fn supervise(
             .iter()
             .map(|folder| folder.join("forkmon"))
             .collect(),
+        inherited: inherited_outputs(config).into_iter().collect(),
         on_folder: Box::new(move |folder| {
             let mut keeper = for_stores.lock().unwrap_or_else(PoisonError::into_inner);
             match folder {

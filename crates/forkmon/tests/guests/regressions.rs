@@ -46,6 +46,34 @@ fn a_folder_published_by_rename_is_no_edit() {
     );
 }
 
+/// What the guest had written in a folder that it then renamed counted as removed by
+/// somebody else: it was resumed again and again.
+#[test]
+fn a_folder_renamed_after_a_write_in_it_is_no_edit() {
+    for guest in [
+        "open(my $f, '>>', 'old/a'); close($f); work(0.1); rename('old', 'x') or die; \
+         print slurp('late.txt'); work(0.1); print slurp('x/a');",
+        "rename('old/b', 'other/b') or die; work(0.1); rename('other', 'x') or die; \
+         print slurp('late.txt'); work(0.1); print slurp('x/b');",
+        "mkdir('build.tmp'); spew('build.tmp/a', 'new'); work(0.1); unlink('old/a', 'old/b'); \
+         rmdir('old') or die; print slurp('late.txt'); rename('build.tmp', 'old') or die; \
+         work(0.1); print slurp('old/a');",
+    ] {
+        check(
+            Project::new("renamed")
+                .file("late.txt", "1\n")
+                .file("old/a", "old a\n")
+                .file("old/b", "old b\n")
+                .file("other/c", "old c\n"),
+            guest,
+            &[
+                |project| project.save("late.txt", "2\n", Save::ByRename),
+                |project| project.save("late.txt", "3\n", Save::InPlace),
+            ],
+        );
+    }
+}
+
 /// A folder that the guest made was blind to what others put into it.
 #[test]
 fn a_name_in_a_folder_of_the_guests_own_counts() {

@@ -44,6 +44,7 @@ impl Journal {
                 return Err(self.unjournaled(why, real, look.id));
             }
         };
+        self.before_change(&look);
         let named = matches!(Look::at(&real, false), Ok(Some(there)) if there.id == look.id);
         if let Some(file) = self.provenance.get_mut(look.id) {
             file.calls += 1;

@@ -93,9 +93,6 @@ impl Journal {
             };
             match copy {
                 Ok(copy) => {
-                    if let Some(file) = self.provenance.get_mut(look.id) {
-                        file.theirs = false;
-                    }
                     change = Some(Change::Content {
                         path: path.to_owned(),
                         id: look.id,

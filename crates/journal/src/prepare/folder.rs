@@ -8,6 +8,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::Obstacle;
 use crate::attributes::Attributes;
@@ -49,6 +50,7 @@ impl Journal {
         })?;
         let saved = Saved {
             path: to,
+            taken: SystemTime::now(),
             kind: SavedKind::Folder,
         };
         let out = Look::at(&saved.path, false).ok().flatten();

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, CWD};
 
@@ -30,13 +31,17 @@ impl Journal {
         if self.is_new(look.id) || !self.undoes {
             return Ok(None);
         }
-        if look.is_regular() && look.links > 1 && Arc::strong_count(&self.handles) <= MOST_HANDLES {
+        let persons = self.is_persons(path, look);
+        self.before_change(look);
+        if !look.is_folder() && look.links > 1 && Arc::strong_count(&self.handles) <= MOST_HANDLES {
             let handle = open_path(path, false).and_then(|fd| Ok((Look::of(&fd)?, fd)));
             return match handle {
                 Ok((there, handle)) if there.id == look.id => Ok(Some(Saved {
                     path: self.stores.fresh(path, Some(look))?,
+                    taken: SystemTime::now(),
                     kind: SavedKind::Handle {
                         handle,
+                        persons,
                         _count: self.handles.clone(),
                     },
                 })),
@@ -44,7 +49,7 @@ impl Journal {
                 Err(cause) => Err(Obstacle::io("look at it", cause)),
             };
         }
-        let (to, kind) = if self.is_persons(path, look) {
+        let (to, kind) = if persons {
             // Should we be killed, it is there for the person.
             (self.stores.fresh_in_keep(path)?, SavedKind::Persons)
         } else {
@@ -57,9 +62,16 @@ impl Journal {
         }
         rustix::fs::linkat(CWD, path, CWD, &to, AtFlags::empty())
             .map_err(|cause| Obstacle::io("keep it by a hard link", cause))?;
-        let saved = Saved { path: to, kind };
+        let saved = Saved {
+            path: to,
+            taken: SystemTime::now(),
+            kind,
+        };
         match Look::at(&saved.path, false) {
-            Ok(Some(there)) if there.id == look.id => Ok(Some(saved)),
+            Ok(Some(there)) if there.id == look.id => {
+                self.after_change(&there);
+                Ok(Some(saved))
+            }
             _ => Err(Obstacle::Unexpected),
         }
     }
@@ -82,7 +94,11 @@ impl Journal {
         let share = self.share(look.size)?;
         let from = fs::File::open(path).map_err(|cause| Obstacle::io(step, cause))?;
         copy_to(&from, look.size, &to, u64::MAX)?;
-        let saved = Saved { path: to, kind };
+        let saved = Saved {
+            path: to,
+            taken: SystemTime::now(),
+            kind,
+        };
         let same = open_path(path, false).and_then(|original| {
             Attributes::of(&original)?.lend_to(&open_path(&saved.path, false)?)
         });
@@ -235,6 +251,7 @@ impl Journal {
         };
         self.provenance.track(look.id, &handle, path.parent());
         let persons = self.take_over(path, look);
+        self.before_change(look);
         let file = self.provenance.track(look.id, &handle, to.parent());
         let reuse = file.owed == 0;
         if self.undoes && !self.is_new(look.id) {
@@ -263,15 +280,20 @@ impl Journal {
         if look.is_folder() {
             return Ok(Pending::Refused(from.to_owned()));
         }
+        let ours = u32::from(self.anchors.contains_key(&look.id));
+        let first = look.links == ours;
+        let prepared = self.prepare_make(to, Making::Link { id: look.id, first })?;
+        if let Pending::Refused(_) = prepared {
+            return Ok(prepared);
+        }
         if look.is_regular() {
             let folder = from.parent().filter(|_| !follow);
             self.provenance.track(look.id, &handle, folder);
             self.provenance.track(look.id, &handle, to.parent());
             self.take_over(from, &look);
         }
-        let ours = u32::from(self.anchors.contains_key(&look.id));
-        let first = look.links == ours;
-        self.prepare_make(to, Making::Link { id: look.id, first })
+        self.before_change(&look);
+        Ok(prepared)
     }
 }
 

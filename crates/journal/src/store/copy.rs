@@ -29,6 +29,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Saved {
     pub(crate) path: PathBuf,
+    pub(crate) taken: SystemTime,
     pub(crate) kind: SavedKind,
 }
 
@@ -43,6 +44,8 @@ pub(crate) enum SavedKind {
     /// one more the guest would see so.
     Handle {
         handle: OwnedFd,
+        /// As above.
+        persons: bool,
         /// There are as many of these as handles.
         _count: Arc<()>,
     },
@@ -80,6 +83,14 @@ impl Saved {
         })?;
         attributes.lend_to(&open_path(&self.path, false)?)?;
         rename_new(&self.path, path)
+    }
+
+    /// Whether somebody else has written it.
+    pub(crate) fn is_persons(&self) -> bool {
+        matches!(
+            self.kind,
+            SavedKind::Persons | SavedKind::Handle { persons: true, .. }
+        )
     }
 
     /// A path by which its bytes can be read.

@@ -33,7 +33,14 @@ impl Journal {
         }
         // Bytes that the guest alone has written give a file times and modes of their own.
         let written = self.provenance.get(id).is_some() && self.prove(undoing, id).is_ok();
-        match before.put_back(after, &handle, written) {
+        if let Ok(look) = Look::of(&handle) {
+            self.before_change(&look);
+        }
+        let put_back = before.put_back(after, &handle, written);
+        if let Ok(look) = Look::of(&handle) {
+            self.after_change(&look);
+        }
+        match put_back {
             Ok(true) => Ok(Some(path)),
             Ok(false) => Ok(None),
             Err(Refused::Changed(what)) => Err(left(&path, Why::Changed(what))),

@@ -54,7 +54,11 @@ impl Journal {
             self.exchange_in_place(undoing, &a, &b)
         };
         match exchanged {
-            Ok(()) => Ok(Some(a.0)),
+            Ok(()) => {
+                self.moved_back(&a.0, &a.1);
+                self.moved_back(&b.0, &b.1);
+                Ok(Some(a.0))
+            }
             Err(found) => {
                 self.leave_exchanged(undoing, &a, &b);
                 Err(found)

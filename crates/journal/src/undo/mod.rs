@@ -192,7 +192,13 @@ impl Journal {
                             file.theirs = true;
                         }
                     }
-                    Ok(_) => {}
+                    Ok(_) => {
+                        if let Ok(Some(look)) = Look::at(&path, false)
+                            && look.id == id
+                        {
+                            self.stamps.leave(&look);
+                        }
+                    }
                 }
                 restored
             }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::FileType;
 
@@ -40,6 +41,7 @@ impl Journal {
         if regular {
             self.prove(undoing, id).map_err(|why| left(&path, why))?;
         }
+        self.before_change(&found);
         let isolated = self.isolate(&path).map_err(|why| left(&path, why))?;
         let checked = match Look::at(&isolated, false) {
             Ok(Some(there)) if there.id != id => Err(Why::Replaced),
@@ -64,6 +66,7 @@ impl Journal {
             let anchor = anchor.filter(|anchor| rename_new(&isolated, anchor).is_ok());
             let anchor = Saved {
                 path: anchor.unwrap_or(isolated),
+                taken: SystemTime::now(),
                 kind: SavedKind::Plain,
             };
             self.anchors.insert(id, anchor);
@@ -71,9 +74,13 @@ impl Journal {
             self.shelve(isolated, &path, Reason::Removed);
         } else {
             // The inode has another name, or an image has it without any.
+            let handle = open_path(&isolated, false).ok();
             fs::remove_file(&isolated).map_err(|cause| {
                 self.return_to(isolated, path.clone(), Why::io("remove it")(cause))
             })?;
+            if let Some(look) = handle.and_then(|handle| Look::of(handle).ok()) {
+                self.after_change(&look);
+            }
         }
         Ok(Some(path))
     }
@@ -95,7 +102,14 @@ impl Journal {
             return Ok(None);
         };
         match saved.put_at(&path) {
-            Ok(()) => Ok(Some(path)),
+            Ok(()) => {
+                match Look::at(&path, false) {
+                    Ok(Some(look)) if saved.is_persons() => self.stamps.forget(look.id),
+                    Ok(Some(look)) => self.stamps.leave(&look),
+                    _ => {}
+                }
+                Ok(Some(path))
+            }
             Err(cause) => {
                 self.leave_saved(Some(saved), &path);
                 Err(left(
@@ -133,6 +147,9 @@ impl Journal {
         moved: &Moved,
     ) -> Result<(), Left> {
         let renamed = self.try_rename_back(undoing, to, from, moved);
+        if renamed.is_ok() {
+            self.moved_back(from, moved);
+        }
         // What the guest made after the mark is not to be there under any name.
         let is_new = undoing.made.contains(&moved.id);
         renamed.map_err(|found| match is_new {
@@ -198,6 +215,17 @@ impl Journal {
         match Look::at(at, false) {
             Ok(Some(there)) if there.id == moved.id => self.prove_moved(undoing, at, moved),
             _ => Err(Why::Replaced),
+        }
+    }
+
+    /// What an undo has given its old name is whose it was.
+    pub(super) fn moved_back(&mut self, path: &Path, moved: &Moved) {
+        let persons = moved.copy.as_ref().is_some_and(|copy| copy.persons);
+        if let Ok(Some(look)) = Look::at(path, false)
+            && look.id == moved.id
+            && !persons
+        {
+            self.stamps.leave(&look);
         }
     }
 

@@ -1,0 +1,56 @@
+//! Whose doing an inode's last change was: its names, mode, owner and attributes change
+//! no time but that of the last change, and so does somebody who moves an old file to
+//! where the guest writes. So that time is noted of each file on which the guest, or an
+//! undo, does such a thing; a later one is somebody else's.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use crate::file::{FileId, Look};
+use crate::journal::Journal;
+
+/// The times of last change that the guest and undos have left.
+#[derive(Debug, Default)]
+pub(crate) struct Stamps {
+    left: HashMap<FileId, SystemTime>,
+}
+
+impl Stamps {
+    /// An undo has left a file like this.
+    pub(crate) fn leave(&mut self, look: &Look) {
+        self.left.insert(look.id, look.changed_at());
+    }
+
+    /// Somebody else has changed it.
+    pub(crate) fn forget(&mut self, id: FileId) {
+        self.left.remove(&id);
+    }
+}
+
+impl Journal {
+    /// Whether somebody else has changed a file since this began, as far as its times
+    /// tell.
+    pub(crate) fn is_changed_by_others(&self, look: &Look) -> bool {
+        let since = |time| self.began.is_some_and(|began| time >= began);
+        let left = self.stamps.left.get(&look.id);
+        since(look.modified_at())
+            || since(look.changed_at()) && left.is_none_or(|left| *left != look.changed_at())
+    }
+
+    /// The guest, or an undo, is about to change what a file's time of last change
+    /// tells of.
+    pub(crate) fn before_change(&mut self, look: &Look) {
+        if self.is_changed_by_others(look) {
+            self.stamps.forget(look.id);
+        } else {
+            self.stamps.leave(look);
+        }
+    }
+
+    /// It has done so.
+    pub(crate) fn after_change(&mut self, look: &Look) {
+        if let Some(left) = self.stamps.left.get_mut(&look.id) {
+            *left = look.changed_at();
+        }
+    }
+}
