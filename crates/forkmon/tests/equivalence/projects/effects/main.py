@@ -37,6 +37,8 @@ os.utime("kept.dat", (1, 1))
 step("times")
 shutil.rmtree("old")
 step("removed")
+with open("tree/inner.dat", "a") as file:
+    file.write("one more\n")
 os.rename("tree", "moved")
 os.mkdir("tree")
 step("moved")
@@ -82,6 +84,22 @@ os.write(fd, b"nameless\n")
 LIBC.linkat(-100, b"/proc/self/fd/%d" % fd, -100, b"named.txt", 0x400)
 os.close(fd)
 step("named")
+os.mkdir("build.tmp")
+for name in ("a", "b"):
+    with open(f"build.tmp/{name}", "w") as file:
+        print(name, number("steps/named.txt"), file=file)
+step("built")
+os.rename("build.tmp", "build")
+with open("build/a", "a") as file:
+    print("published", file=file)
+step("published")
+LIBC.renameat2(-100, b"build", -100, b"tree", 2)
+os.rename("tree/b", "build/c")
+try:
+    os.link("build/c", "missing/c")
+except FileNotFoundError as error:
+    print(error.errno, flush=True)
+step("built again")
 last = number("last.txt")
 print("last", last, flush=True)
 sys.exit(last % 4)
