@@ -8,7 +8,6 @@ use crate::entry::{Change, Naming};
 use crate::file::{FileId, Look, open_path};
 use crate::journal::Journal;
 use crate::prepare::{Making, OldAttributes, Pending};
-use crate::store::{Saved, SavedKind};
 use crate::{Obstacle, Unjournaled, Why};
 
 impl Journal {
@@ -162,19 +161,7 @@ impl Journal {
             _ => true,
         };
         if happened && succeeded {
-            if let Some(Saved {
-                kind: SavedKind::Handle { handle, .. },
-                ..
-            }) = change.saved()
-                && let Ok(look) = Look::of(handle)
-            {
-                self.after_change(&look);
-            }
-            for (path, _) in change.names() {
-                if let Ok(Some(look)) = Look::at(path, false) {
-                    self.after_change(&look);
-                }
-            }
+            self.after_names_changed(&change);
             self.push(change);
             return Ok(());
         }

@@ -13,7 +13,7 @@
 //! keep as soon as somebody else has written to it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -21,7 +21,7 @@ use rustix::fs::SeekFrom;
 
 use crate::file::{FileId, Look, open_path};
 use crate::journal::Journal;
-use crate::store::{NoCopy, Share, copy_to, rename_new};
+use crate::store::{NeedsRoom, NoCopy, Share, copy_to, rename_new};
 use crate::undo::is_being_written;
 use crate::{Obstacle, Why};
 
@@ -389,26 +389,6 @@ fn note(item: &Item) -> io::Result<()> {
         .to_string();
     let line = format!("{}\t{}\t{}\n", name, item.path.display(), item.why);
     list.write_all(line.as_bytes())
-}
-
-/// An error that may be about a full file system.
-pub(crate) trait NeedsRoom {
-    fn needs_room(&self) -> bool;
-}
-
-impl NeedsRoom for io::Error {
-    fn needs_room(&self) -> bool {
-        matches!(
-            self.kind(),
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-        )
-    }
-}
-
-impl NeedsRoom for NoCopy {
-    fn needs_room(&self) -> bool {
-        matches!(self, NoCopy::Io(cause) if cause.needs_room())
-    }
 }
 
 impl From<NoCopy> for Obstacle {

@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
+use crate::entry::Change;
 use crate::file::{FileId, Look};
 use crate::journal::Journal;
+use crate::store::Saved;
 
 /// The times of last change that the guest and undos have left.
 #[derive(Debug, Default)]
@@ -51,6 +53,18 @@ impl Journal {
     pub(crate) fn after_change(&mut self, look: &Look) {
         if let Some(left) = self.stamps.left.get_mut(&look.id) {
             *left = look.changed_at();
+        }
+    }
+
+    /// The same where a name was removed, changed or exchanged.
+    pub(crate) fn after_names_changed(&mut self, change: &Change) {
+        let removed = change.saved().and_then(Saved::handle);
+        let removed = removed.and_then(|handle| Look::of(handle).ok());
+        let there = change
+            .names()
+            .filter_map(|(path, _)| Look::at(path, false).ok()?);
+        for look in there.chain(removed) {
+            self.after_change(&look);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{AtFlags, CWD, Mode, SeekFrom, fchmod, futimens};
 
 use super::rename_new;
-use super::room::Share;
+use super::room::{NeedsRoom, Share};
 use crate::attributes::Attributes;
 use crate::file::{Look, open_path, proc_path};
 
@@ -60,7 +60,7 @@ impl Saved {
     /// # Errors
     /// What the kernel says, `AlreadyExists` if something lies there.
     pub(crate) fn put_at(&self, path: &Path) -> io::Result<()> {
-        let SavedKind::Handle { handle, .. } = &self.kind else {
+        let Some(handle) = self.handle() else {
             return rename_new(&self.path, path);
         };
         let link = proc_path(handle);
@@ -93,12 +93,17 @@ impl Saved {
         )
     }
 
+    /// The inode, of what has other names.
+    pub(crate) fn handle(&self) -> Option<&OwnedFd> {
+        match &self.kind {
+            SavedKind::Handle { handle, .. } => Some(handle),
+            _ => None,
+        }
+    }
+
     /// A path by which its bytes can be read.
     pub(crate) fn readable(&self) -> PathBuf {
-        match &self.kind {
-            SavedKind::Handle { handle, .. } => proc_path(handle),
-            _ => self.path.clone(),
-        }
+        self.handle().map_or_else(|| self.path.clone(), proc_path)
     }
 }
 
@@ -140,6 +145,12 @@ pub(crate) enum NoCopy {
     /// The file system cannot share blocks, and that many bytes take too long.
     TooLong,
     Io(io::Error),
+}
+
+impl NeedsRoom for NoCopy {
+    fn needs_room(&self) -> bool {
+        matches!(self, NoCopy::Io(cause) if cause.needs_room())
+    }
 }
 
 impl Copy {

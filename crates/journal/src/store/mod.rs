@@ -22,7 +22,7 @@ use crate::Obstacle;
 use crate::file::Look;
 
 pub(crate) use copy::{Copy, NoCopy, Saved, SavedKind, begins, copy_to, is_same};
-pub(crate) use room::{Room, Share};
+pub(crate) use room::{NeedsRoom, Room, Share};
 
 /// How the names of the journal's folders begin.
 pub const FOLDER_PREFIX: &str = ".forkmon-";

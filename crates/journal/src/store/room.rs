@@ -1,5 +1,7 @@
-//! How many bytes the journal may hold, and how many it does.
+//! How many bytes the journal may hold, and how many it does; and when a file system
+//! holds no more.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -45,6 +47,20 @@ impl Room {
 impl Drop for Share {
     fn drop(&mut self) {
         self.room.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// An error that may be about a full file system.
+pub(crate) trait NeedsRoom {
+    fn needs_room(&self) -> bool;
+}
+
+impl NeedsRoom for io::Error {
+    fn needs_room(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+        )
     }
 }
 
