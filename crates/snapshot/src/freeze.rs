@@ -52,12 +52,17 @@ impl Held {
 /// on afterwards as they would have: the events that they stopped for are
 /// reported by [`Tracer::wait`].
 ///
+/// A thread can have stopped because a call of its has returned. `is_mere_answer` says
+/// whether the thread's memory and registers are as they are to be then, and all that is
+/// left to do is to take note of it; otherwise the guest cannot be frozen now.
+///
 /// `hold` is called for each regular file whose bytes the image depends on and
 /// that the guest can go on changing unseen.
 pub fn freeze(
     tracer: &mut Tracer,
     guest: &mut Guest,
     task: Option<Stopped>,
+    is_mere_answer: &dyn Fn(Tid) -> bool,
     hold: &mut dyn FnMut(&HeldFile) -> Result<(), String>,
 ) -> Frozen {
     let current = task.as_ref().map(Stopped::tid);
@@ -66,6 +71,7 @@ pub fn freeze(
         .map(|task| Held::new(task, Event::Seccomp))
         .collect();
     let outcome = stop_others(tracer, guest, &mut held)
+        .and_then(|()| check(guest, &held, is_mere_answer))
         .and_then(|()| freeze_stopped(tracer, guest, &mut held, hold));
     let mut task = None;
     for Held {
@@ -131,16 +137,21 @@ fn stop_others(tracer: &mut Tracer, guest: &Guest, held: &mut Vec<Held>) -> Resu
 }
 
 /// Refuses what is known to have no answer, before anything is done.
-fn check(guest: &Guest, held: &[Held]) -> Result<(), Refusal> {
+fn check(
+    guest: &Guest,
+    held: &[Held],
+    is_mere_answer: &dyn Fn(Tid) -> bool,
+) -> Result<(), Refusal> {
     for hazard in &guest.hazards {
         if let Some(refusal) = hazard.refusal() {
             return Err(refusal);
         }
     }
-    for Held { event, .. } in held {
+    for Held { task, event, .. } in held {
         match event {
+            Event::SyscallExit if is_mere_answer(task.tid()) => {}
             Event::Child { .. } | Event::Exec { .. } | Event::SyscallExit => {
-                return Err(Refusal::Late);
+                return Err(Refusal::Passing);
             }
             Event::Seccomp | Event::Signal(_) | Event::Interrupted | Event::GroupStop(_) => {}
         }
@@ -253,7 +264,6 @@ fn freeze_stopped(
     held: &mut Vec<Held>,
     hold: &mut dyn FnMut(&HeldFile) -> Result<(), String>,
 ) -> Result<Image, Refusal> {
-    check(guest, held)?;
     guest.look_again()?;
     let process = guest.process;
     index_of(held, process).map_err(|_| leader_ended())?;

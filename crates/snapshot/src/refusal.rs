@@ -11,6 +11,10 @@ pub enum Refusal {
     /// A task did not stop in time: it is in vfork or in an uninterruptible call.
     #[error("a task did not stop in time (it is in vfork or in an uninterruptible call)")]
     Late,
+    /// A task was in a step that is over at once: a thread's birth, a new program, the
+    /// return of a call.
+    #[error("a task was in the middle of a step that is over at once")]
+    Passing,
     /// There are no processes or there is no memory left for one more copy.
     #[error("no room for one more copy: {0}")]
     NoRoom(#[source] io::Error),
@@ -57,7 +61,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Refusal::Died => "guest-died",
-            Refusal::Late => "guest-busy",
+            Refusal::Late | Refusal::Passing => "guest-busy",
             Refusal::NoRoom(_) => "no-room",
             Refusal::Unsupported { code, .. } => code,
             Refusal::Failed(_) | Refusal::Proc { .. } => "checkpoint-failed",

@@ -54,7 +54,8 @@ pub(super) const CHILD_ALIVE: &str = "the guest has a child process";
 /// The cost of a first checkpoint, until it is measured.
 const FIRST_COST: Duration = Duration::from_micros(500);
 
-/// A refused checkpoint is tried again after this many times its cost.
+/// A refused checkpoint is tried again after this many times its cost, unless the reason
+/// passes by itself.
 const PATIENCE: u32 = 20;
 
 impl Default for Costs {
@@ -164,7 +165,14 @@ impl Supervisor<'_> {
                 .hold(mark, &file.handle, path, file.mapped)
                 .map_err(|e| e.to_string())
         };
-        let frozen = snapshot::freeze(&mut self.tracer, &mut self.run.guest, task, &mut hold);
+        let looking = self.run.looking();
+        let frozen = snapshot::freeze(
+            &mut self.tracer,
+            &mut self.run.guest,
+            task,
+            &|tid| looking.contains(&tid),
+            &mut hold,
+        );
         for (device, inode) in frozen.outcome.iter().flat_map(Image::opened_anew) {
             self.journal.let_go(mark, device, inode);
         }
@@ -222,10 +230,14 @@ impl Supervisor<'_> {
 
     /// Says why there is no checkpoint; whether to try once more at once.
     fn refused(&mut self, refusal: &Refusal, time: Duration, cost: Duration) -> bool {
-        self.costs.not_before = time + cost.max(FIRST_COST) * PATIENCE;
+        let patience = match refusal {
+            Refusal::Passing => 1,
+            _ => PATIENCE,
+        };
+        self.costs.not_before = time + cost.max(FIRST_COST) * patience;
         self.costs.refusal = Some(refusal.to_string().into());
         match refusal {
-            Refusal::Died | Refusal::Late => false,
+            Refusal::Died | Refusal::Late | Refusal::Passing => false,
             Refusal::NoRoom(_) => match self.timeline.evict_one() {
                 Some(id) => {
                     self.discard(id);

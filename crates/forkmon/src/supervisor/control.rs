@@ -91,6 +91,7 @@ impl Supervisor<'_> {
                 // Soon it may be able to.
                 Err(
                     Refusal::Late
+                    | Refusal::Passing
                     | Refusal::Unsupported {
                         code: "child-alive",
                         ..

@@ -53,6 +53,7 @@ impl Supervisor<'_> {
                 // These are over soon, or when the client is gone.
                 Err(
                     Refusal::Late
+                    | Refusal::Passing
                     | Refusal::Died
                     | Refusal::Unsupported {
                         code: "child-alive" | "connection",

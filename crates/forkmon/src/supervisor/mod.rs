@@ -328,8 +328,12 @@ impl Supervisor<'_> {
             }
             tracee::Event::Interrupted => {
                 self.run.arrived(tid);
-                // A checkpoint was given up before this one had stopped.
+                // A checkpoint was given up before this one had stopped, or taken after a
+                // call of its had returned.
                 task.forget_interruption()?;
+                if let Some(path) = self.run.take_look(tid) {
+                    self.looked_again(&path);
+                }
                 Ok(task.resume(None)?)
             }
             tracee::Event::Child { child, .. } => {

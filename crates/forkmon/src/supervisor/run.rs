@@ -138,6 +138,13 @@ pub(super) struct Run {
     pub(super) scratch: Scratch,
 }
 
+impl Task {
+    /// Nothing but a look is to be noted at the end of its call.
+    fn is_looking(&self) -> bool {
+        self.lent.is_none() && matches!(self.pending, Some(Pending::Looked { .. }))
+    }
+}
+
 impl Run {
     /// A run whose first process is this one.
     pub(super) fn new(number: u64, guest: Guest, kept: Duration) -> Self {
@@ -242,7 +249,7 @@ impl Run {
             && self
                 .tasks
                 .values()
-                .all(|task| task.pending.is_none() && task.lent.is_none())
+                .all(|task| task.pending.is_none() && task.lent.is_none() || task.is_looking())
     }
 
     /// Has a task's next exit from a call handled.
@@ -287,6 +294,22 @@ impl Run {
                 _ => None,
             })
             .flatten()
+    }
+
+    /// The tasks of which nothing but a look is to be noted at the end of their call.
+    pub(super) fn looking(&self) -> HashSet<Tid> {
+        let tasks = self.tasks.iter().filter(|(_, task)| task.is_looking());
+        tasks.map(|(tid, _)| *tid).collect()
+    }
+
+    /// The file that a task has looked at once more.
+    pub(super) fn take_look(&mut self, task: Tid) -> Option<PathBuf> {
+        let looked = |pending: &mut Pending| matches!(pending, Pending::Looked { .. });
+        let pending = self.tasks.get_mut(&task)?.pending.take_if(looked)?;
+        match pending {
+            Pending::Looked { path } => Some(path),
+            _ => None,
+        }
     }
 
     pub(super) fn take_pending(&mut self, task: Tid) -> Option<Pending> {

@@ -170,8 +170,13 @@ impl Driver {
     /// Takes a checkpoint, and lets the run go on after it.
     pub fn freeze(&mut self, task: Stopped) -> Result<Image, Refusal> {
         let mut hold = |_: &snapshot::HeldFile| Ok(());
-        let Frozen { task, outcome } =
-            snapshot::freeze(&mut self.tracer, &mut self.guest, Some(task), &mut hold);
+        let Frozen { task, outcome } = snapshot::freeze(
+            &mut self.tracer,
+            &mut self.guest,
+            Some(task),
+            &|_| false,
+            &mut hold,
+        );
         let task = task.expect("the fixture lives");
         self.passing = !task.is_before_call();
         task.resume(None).unwrap();
