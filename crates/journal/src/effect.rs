@@ -249,7 +249,7 @@ pub enum Why {
     #[error("somebody else has put another file there")]
     Replaced,
     /// Nothing lies under the name.
-    #[error("somebody else has removed it")]
+    #[error("somebody else has renamed or removed it")]
     Removed,
     /// A folder of the guest's with something of somebody else's in it.
     #[error("there is something in it that is not the guest's")]

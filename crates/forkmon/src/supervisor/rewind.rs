@@ -200,11 +200,11 @@ impl Supervisor<'_> {
             })
             .collect();
         for left in &undo.left {
-            let text = format!(
-                "left {} as it is: {}",
-                self.messages.path(&left.path),
-                left.why
-            );
+            let path = self.messages.path(&left.path);
+            let text = match fs::symlink_metadata(&left.path) {
+                Ok(_) => format!("left {path} as it is: {}", left.why),
+                Err(_) => format!("did not put {path} back: {}", left.why),
+            };
             self.warn_of_file("left-as-it-is", &left.path, &text);
         }
         let kept = self.journal.kept();
@@ -259,8 +259,8 @@ impl Supervisor<'_> {
         self.pieces.restart();
         self.lost_to_effects = false;
         let why = match reason {
-            Reason::Effects => "what it has written since cannot be undone",
-            Reason::NotRestorable => "no checkpoint before it could be resumed",
+            Reason::Effects => "not all that it has written since can be undone",
+            Reason::NotRestorable => "the checkpoint before it could not be resumed",
             Reason::RestartRequested => "as asked",
             _ => "no checkpoint before it",
         };

@@ -101,6 +101,30 @@ fn a_restart_says_why_there_was_no_checkpoint() {
     forkmon.finish();
 }
 
+/// What had been renamed away was said to be left as it is.
+#[test]
+fn what_lies_there_no_more_is_not_said_to_be_left() {
+    let perl = require_guest!("perl");
+    let mut project = Project::new("gone")
+        .file("late.txt", "one\n")
+        .file("old.txt", "last week's\n");
+    let guest = project.perl(
+        "work(0.1); print slurp('late.txt'); open(my $old, '>>', 'old.txt') or die; \
+         print $old \"more\\n\"; close($old); print \"end\\n\";",
+    );
+    let mut forkmon = project.watch(&[perl.as_str(), &guest]);
+    forkmon.wait_exit();
+    project.remove("old.txt");
+    project.save("late.txt", "two\n", Save::ByRename);
+    forkmon.wait_resume();
+    forkmon.wait_exit();
+    forkmon.wait_messages(
+        "did not put old.txt back: somebody else has renamed or removed it\n",
+        1,
+    );
+    forkmon.finish();
+}
+
 /// A folder that was mistyped was watched for ever, without a word.
 #[test]
 fn what_is_to_be_watched_and_is_not_there_is_told_of() {
