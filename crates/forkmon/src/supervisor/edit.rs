@@ -272,7 +272,7 @@ impl Supervisor<'_> {
 
     /// What is at a path now, as the timeline compares it. Bytes that were kept of it
     /// are compared in any case.
-    fn look_at(&self, path: &Path, hash: bool) -> Touched {
+    pub(super) fn look_at(&self, path: &Path, hash: bool) -> Touched {
         let in_pieces = self.is_in_pieces(path);
         let bytes = in_pieces.then(|| bytes_of(path, LARGEST)).flatten();
         let Some((identity, bytes)) = bytes else {

@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use timeline::{AccessIndex, AccessKind, CheckpointId, Current, Fingerprint, Identity};
+use timeline::{AccessIndex, AccessKind, CheckpointId, Current, Fingerprint, Identity, Verdict};
 use tracee::Tid;
 
 /// The largest file that is kept for comparing.
@@ -353,6 +353,16 @@ impl Supervisor<'_> {
                 identity: metadata.identity,
                 bytes: Arc::clone(bytes),
             };
+        }
+    }
+
+    /// A copy goes on with a file that lies there now, under another inode. If it is not
+    /// what the copy is to read, an event that is on its way says so.
+    pub(super) fn reads_on(&mut self, path: &Path) {
+        let touched = self.look_at(path, true);
+        let verdict = self.timeline.judge(path, &touched.now);
+        if matches!(verdict, Verdict::Unchanged | Verdict::Unread) {
+            self.accept(&touched);
         }
     }
 

@@ -8,6 +8,7 @@ use super::checkpoint::Due;
 use super::fingerprint::identity;
 use super::pieces::{Seen, Shared, handle_of, keep, numbers_of, place_of};
 use super::reader::{Reader, Reading, Reads, decode};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -107,6 +108,17 @@ impl Supervisor<'_> {
         Some((path, now))
     }
 
+    /// The path of a file that is read in pieces, if a process has another one open that
+    /// lay or lies there: one that was saved with the same bytes, as far as is known.
+    fn replaced_piece(&self, process: Tid, fd: i32) -> Option<PathBuf> {
+        let name = fs::read_link(handle_of(process, fd)).ok()?;
+        let name = name.as_os_str().as_bytes();
+        let path = Path::new(OsStr::from_bytes(
+            name.strip_suffix(b" (deleted)").unwrap_or(name),
+        ));
+        (self.pieces.files.contains_key(path) && self.is_in_pieces(path)).then(|| path.to_owned())
+    }
+
     fn read(
         &mut self,
         task: Stopped,
@@ -115,6 +127,9 @@ impl Supervisor<'_> {
         reading: Reading,
     ) -> anyhow::Result<Option<Stopped>> {
         let Some((path, now)) = self.piece_of(process, reading.fd) else {
+            if let Some(path) = self.replaced_piece(process, reading.fd) {
+                self.unseen(&path);
+            }
             return Ok(Some(task));
         };
         if process != self.run.root() {

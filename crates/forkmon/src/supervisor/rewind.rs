@@ -57,6 +57,9 @@ impl Supervisor<'_> {
         self.tell_of_size(resumed.guest.process(), streams);
         let reads = (reading.seen, reading.reads_script);
         self.resumed(resumed, checkpoint.guest_time, reads, stays_stopped);
+        for file in &moved {
+            self.reads_on(&file.path);
+        }
         Ok((checkpoint.guest_time, checkpoint.path))
     }
 

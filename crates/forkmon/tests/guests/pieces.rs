@@ -539,6 +539,74 @@ fn the_same_bytes_under_another_inode_change_nothing() {
     forkmon.finish();
 }
 
+/// The resumed shell read on in the new file, which was not known as the one it reads, so
+/// that nothing counted of what it read there.
+#[test]
+fn a_resume_goes_on_with_the_same_bytes_under_another_inode() {
+    let bash = require_guest!("bash");
+    // What bash has read too much it gives back before each child.
+    let line =
+        |n: usize| format!("for ((i = 0; i < 2000; i++)); do :; done; (:); echo line {n} @{n}@\n");
+    let script: String = (10..60).map(line).collect();
+    let script = script.replace("line 30", "\"$(< child)\" line 30");
+    let mut project = Project::new("same-resumed")
+        .file("read.sh", &script)
+        .file("child", "one\n");
+    let argv = [bash.as_str(), "read.sh"];
+    let mut forkmon = project.watch(&argv);
+    forkmon.wait_exit();
+    project.save("read.sh", &script, Save::DeleteAndCreate);
+    forkmon.wait_event("unchanged");
+    project.save("child", "two\n", Save::InPlace);
+    assert!(forkmon.wait_resume().from.is_some());
+    forkmon.wait_exit();
+    for (at, how) in [
+        (40, Save::ByRename),
+        (35, Save::InPlace),
+        (50, Save::ByRename),
+    ] {
+        let edited = script.replace(&format!("@{at}@"), "@99@");
+        project.save("read.sh", &edited, how);
+        assert!(forkmon.wait_resume().from.is_some(), "{at}");
+        let again = forkmon.wait_exit().output;
+        let fresh = project.fresh(&argv).stdout;
+        assert!(again.contains(&format!("line {at} @99@")), "{again}");
+        assert!(fresh.ends_with(&again), "{again:?} of {fresh:?}");
+        assert!(!again.contains("line 10 "), "{again}");
+    }
+    forkmon.finish();
+}
+
+/// What the shell itself opens once more is another file then, all of which counts.
+#[test]
+fn the_same_bytes_under_another_inode_are_read_when_the_path_is_opened_again() {
+    let bash = require_guest!("bash");
+    let project = Project::new("same-reopened").file("data", &numbers(3000, ""));
+    let go = project.beside().join("go");
+    let script = format!(
+        "read -r h < data; echo \"early $h\"; until [ -e {} ]; do :; done\n\
+         while read -r l; do last=$l; done < data; echo \"$last\"\n",
+        go.display()
+    );
+    let mut project = project.file("read.sh", &script).file("first", "one\n");
+    let argv = [bash.as_str(), "read.sh"];
+    let mut forkmon = project.watch(&argv);
+    forkmon.wait_output("early number 0\n");
+    project.save("data", &numbers(3000, ""), Save::ByRename);
+    // Nothing says so of a file of which more may be read; the script does.
+    fs::write(&go, "").expect("it can be written");
+    let first = forkmon.wait_exit().output;
+    assert!(first.ends_with("number 2999\n"), "{first}");
+    for how in [Save::ByRename, Save::InPlace] {
+        let tail = format!("{}the end {how:?}\n", numbers(3000, ""));
+        project.save("data", &tail, how);
+        forkmon.wait_resume();
+        let again = forkmon.wait_exit().output;
+        assert!(again.ends_with(&format!("the end {how:?}\n")), "{again}");
+    }
+    forkmon.finish();
+}
+
 /// What the shell before it had read of its input was not known, and counted as nothing.
 #[test]
 fn input_that_was_read_before_anything_was_seen_counts_as_a_whole() {
