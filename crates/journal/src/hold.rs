@@ -61,7 +61,7 @@ impl Journal {
             file.owed = 1;
             self.marks.entry(mark).or_default().insert(look.id, 1);
         }
-        let file = self.provenance.track(look.id, &pin, folder);
+        let file = self.provenance.file(look.id);
         if file.saved >= Some(mark) || !self.undoes {
             return Ok(());
         }

@@ -88,6 +88,11 @@ impl Provenance {
         self.files.get_mut(&id)
     }
 
+    /// What is known of a file that is tracked already.
+    pub(crate) fn file(&mut self, id: FileId) -> &mut Tracked {
+        self.files.entry(id).or_default()
+    }
+
     /// The queue's descriptor, readable when there is something to drain.
     pub(crate) fn queue(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
@@ -107,7 +112,7 @@ impl Provenance {
             match self.watch(&proc_path(fd), mask) {
                 Ok(watch) => {
                     self.by_watch.insert(watch, id);
-                    self.files.entry(id).or_default().watch = Some(watch);
+                    self.file(id).watch = Some(watch);
                 }
                 Err(cause) => failure = Some(cause),
             }
@@ -121,7 +126,7 @@ impl Provenance {
                 Err(cause) => failure = Some(cause),
             }
         }
-        let file = self.files.entry(id).or_default();
+        let file = self.file(id);
         if let Some(cause) = failure {
             let why = match cause.raw_os_error() {
                 libc::ENOSPC => "the limit of fs.inotify.max_user_watches is reached".into(),

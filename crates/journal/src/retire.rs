@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::entry::{Change, Moved};
 use crate::file::Look;
@@ -79,10 +80,10 @@ impl Journal {
             // By a person, and not by an undo.
             !shared && self.is_persons(path, there) && there.modified_at() >= copy.taken
         };
-        let superseded = there.as_ref().is_some_and(saved_since);
-        if !superseded && self.shelf.supersede(path, copy.taken) {
-            self.keep_copy(&copy, path, Reason::ByTheGuest);
-            self.shelf.note_taken(path, copy.taken);
+        if !there.as_ref().is_some_and(saved_since) {
+            self.keep_last(path, copy.taken, |journal| {
+                journal.keep_copy(&copy, path, Reason::ByTheGuest);
+            });
         }
     }
 
@@ -95,11 +96,9 @@ impl Journal {
             SavedKind::Handle { handle, .. }
                 if Look::of(handle).is_ok_and(|look| look.links > 0) => {}
             _ if saved.is_persons() => {
-                let taken = saved.taken;
-                if self.shelf.supersede(path, taken) {
-                    self.keep_saved(saved, path, Reason::ByTheGuest);
-                    self.shelf.note_taken(path, taken);
-                }
+                self.keep_last(path, saved.taken, |journal| {
+                    journal.keep_saved(saved, path, Reason::ByTheGuest);
+                });
             }
             SavedKind::Plain | SavedKind::Persons | SavedKind::Handle { .. } => {}
             SavedKind::Folder => {
@@ -109,6 +108,14 @@ impl Journal {
                     self.keep_saved(saved, path, Reason::ByTheGuest);
                 }
             }
+        }
+    }
+
+    /// Keeps what was taken from a path, unless a later version of it is kept.
+    fn keep_last(&mut self, path: &Path, taken: SystemTime, keep: impl FnOnce(&mut Journal)) {
+        if self.shelf.supersede(path, taken) {
+            keep(self);
+            self.shelf.note_taken(path, taken);
         }
     }
 

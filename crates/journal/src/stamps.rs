@@ -4,6 +4,7 @@
 //! undo, does such a thing; a later one is somebody else's.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::SystemTime;
 
 use crate::entry::Change;
@@ -18,14 +19,22 @@ pub(crate) struct Stamps {
 }
 
 impl Stamps {
-    /// An undo has left a file like this.
-    pub(crate) fn leave(&mut self, look: &Look) {
-        self.left.insert(look.id, look.changed_at());
+    /// A file is as the guest or an undo has left it, or as somebody else has (`persons`).
+    fn note(&mut self, look: &Look, persons: bool) {
+        if persons {
+            self.left.remove(&look.id);
+        } else {
+            self.left.insert(look.id, look.changed_at());
+        }
     }
 
-    /// Somebody else has changed it.
-    pub(crate) fn forget(&mut self, id: FileId) {
-        self.left.remove(&id);
+    /// An undo has put back what lies under a name now; `id`, if that is known.
+    pub(crate) fn put_back(&mut self, path: &Path, id: Option<FileId>, persons: bool) {
+        if let Ok(Some(look)) = Look::at(path, false)
+            && id.is_none_or(|id| id == look.id)
+        {
+            self.note(&look, persons);
+        }
     }
 }
 
@@ -42,11 +51,8 @@ impl Journal {
     /// The guest, or an undo, is about to change what a file's time of last change
     /// tells of.
     pub(crate) fn before_change(&mut self, look: &Look) {
-        if self.is_changed_by_others(look) {
-            self.stamps.forget(look.id);
-        } else {
-            self.stamps.leave(look);
-        }
+        let persons = self.is_changed_by_others(look);
+        self.stamps.note(look, persons);
     }
 
     /// It has done so.

@@ -73,7 +73,7 @@ impl Journal {
         self.provenance.track(look.id, &fd, path.parent());
         let persons = self.take_over(path, &look);
         let current = Some(self.current);
-        let file = self.provenance.track(look.id, &fd, path.parent());
+        let file = self.provenance.file(look.id);
         // With the guest's other descriptions open it may have it mapped, too: then
         // the file's times say nothing.
         let reuse = file.owed == 0;

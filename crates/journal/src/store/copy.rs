@@ -226,7 +226,8 @@ pub(crate) fn begins(with: &Path, path: &Path) -> bool {
 
 /// Whether two files hold the same bytes; not where one cannot be read.
 pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
-    begins(a, b) && begins(b, a)
+    let size = |path| Look::at(path, true).ok().flatten().map(|look| look.size);
+    size(a) == size(b) && begins(a, b)
 }
 
 /// Copies what `from` reads into a new file that nobody but us can open, sharing the

@@ -184,21 +184,16 @@ impl Journal {
                     Some(pin) => self.restore_unnamed(undoing, path.clone(), id, &copy, &pin),
                     None => self.restore(undoing, path.clone(), id, &copy, mapped),
                 };
-                match &restored {
-                    Err(_) => self.leave_copy(&copy, &path),
-                    Ok(_) if copy.persons => {
-                        // It is theirs alone again.
-                        if let Some(file) = self.provenance.get_mut(id) {
-                            file.theirs = true;
-                        }
-                    }
-                    Ok(_) => {
-                        if let Ok(Some(look)) = Look::at(&path, false)
-                            && look.id == id
-                        {
-                            self.stamps.leave(&look);
-                        }
-                    }
+                if restored.is_err() {
+                    self.leave_copy(&copy, &path);
+                    return restored;
+                }
+                self.stamps.put_back(&path, Some(id), copy.persons);
+                if copy.persons
+                    && let Some(file) = self.provenance.get_mut(id)
+                {
+                    // It is theirs alone again.
+                    file.theirs = true;
                 }
                 restored
             }

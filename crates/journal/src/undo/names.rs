@@ -103,11 +103,7 @@ impl Journal {
         };
         match saved.put_at(&path) {
             Ok(()) => {
-                match Look::at(&path, false) {
-                    Ok(Some(look)) if saved.is_persons() => self.stamps.forget(look.id),
-                    Ok(Some(look)) => self.stamps.leave(&look),
-                    _ => {}
-                }
+                self.stamps.put_back(&path, None, saved.is_persons());
                 Ok(Some(path))
             }
             Err(cause) => {
@@ -221,12 +217,7 @@ impl Journal {
     /// What an undo has given its old name is whose it was.
     pub(super) fn moved_back(&mut self, path: &Path, moved: &Moved) {
         let persons = moved.copy.as_ref().is_some_and(|copy| copy.persons);
-        if let Ok(Some(look)) = Look::at(path, false)
-            && look.id == moved.id
-            && !persons
-        {
-            self.stamps.leave(&look);
-        }
+        self.stamps.put_back(path, Some(moved.id), persons);
     }
 
     fn put_copy_back(&mut self, from: &Path, moved: &Moved, found: Left) -> Left {
