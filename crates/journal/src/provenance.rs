@@ -10,6 +10,12 @@
 //! ones follow each other (`fsnotify_handle_event` in the kernel's
 //! `fs/notify/fsnotify.c` sends the parent's first). What remains is two closes on two
 //! processors within the same few hundred nanoseconds.
+//!
+//! By a hard link in another folder a close gives the file's event alone, and right after
+//! the guest's it gives none. So opens are counted as well: whoever else opened the file
+//! after the guest, and had not closed it without writing when a close came, may be the
+//! one whose close is missing. (Before Linux 6.10 `O_PATH` handles give closes, but no
+//! opens: there, one may be overlooked.)
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -40,6 +46,14 @@ pub(crate) struct Tracked {
     pub(crate) theirs: bool,
     /// Somebody else had it open for writing before the guest opened it.
     pub(crate) shared: bool,
+    /// Opens for writing, the guest's or ours, whose events are still to come.
+    pub(crate) opening: u64,
+    /// Descriptions that somebody else has opened since, and that have not been closed
+    /// without writing. The guest's that only read are among them.
+    visitors: u64,
+    /// There were such when a writer closed it: by a hard link, their close may have been
+    /// merged with that one.
+    pub(crate) visited: bool,
     /// Why nobody can tell.
     pub(crate) unwatched: Option<Arc<str>>,
     /// The mark after which the guest made the file.
@@ -51,6 +65,15 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
+    /// What is in the file now is accounted for, and so is, where `all` is set, everybody
+    /// who may have it open.
+    pub(crate) fn visits_end(&mut self, all: bool) {
+        self.visited = false;
+        if all {
+            self.visitors = 0;
+        }
+    }
+
     /// Whether the bytes are the guest's alone, as far as events tell, when the
     /// frozen images hold `held` of its descriptions open.
     pub(crate) fn proven(&self, held: u64) -> Result<(), Why> {
@@ -108,8 +131,9 @@ impl Provenance {
     ) -> &mut Tracked {
         let mut failure = None;
         if self.files.get(&id).is_none_or(|file| file.watch.is_none()) {
-            let mask = WatchFlags::CLOSE_WRITE | WatchFlags::MODIFY;
-            match self.watch(&proc_path(fd), mask) {
+            let opens = WatchFlags::OPEN | WatchFlags::CLOSE_NOWRITE;
+            let writes = WatchFlags::CLOSE_WRITE | WatchFlags::MODIFY;
+            match self.watch(&proc_path(fd), opens | writes) {
                 Ok(watch) => {
                     self.by_watch.insert(watch, id);
                     self.file(id).watch = Some(watch);
@@ -188,7 +212,17 @@ impl Provenance {
             if what.contains(ReadFlags::MODIFY) && nobodys {
                 file.foreign.get_or_insert(Why::Written);
             }
+            if what.contains(ReadFlags::OPEN) {
+                match file.opening.checked_sub(1) {
+                    Some(opening) => file.opening = opening,
+                    None => file.visitors += 1,
+                }
+            }
+            if what.contains(ReadFlags::CLOSE_NOWRITE) {
+                file.visitors = file.visitors.saturating_sub(1);
+            }
             if what.contains(ReadFlags::CLOSE_WRITE) {
+                file.visited |= file.visitors > 0;
                 match file.owed.checked_sub(1) {
                     Some(owed) => file.owed = owed,
                     None => drop(file.foreign.get_or_insert(Why::Written)),
@@ -212,10 +246,26 @@ impl Provenance {
         owing.map(|(id, file)| (*id, file.owed)).collect()
     }
 
+    /// The next open of a file is one for writing that is known of.
+    pub(crate) fn opens(&mut self, id: FileId) {
+        self.drain();
+        self.file(id).opening += 1;
+    }
+
     /// The guest opens files once more.
     pub(crate) fn owe(&mut self, opens: impl Fn(FileId) -> bool) {
         for (_, file) in self.files.iter_mut().filter(|(id, _)| opens(**id)) {
             file.owed += 1;
+            file.opening += 1;
+        }
+    }
+
+    /// We have just opened a file for writing, and are about to close it.
+    pub(crate) fn owe_our_own(&mut self, id: FileId) {
+        self.drain();
+        if let Some(file) = self.files.get_mut(&id) {
+            file.owed += 1;
+            file.visitors = file.visitors.saturating_sub(1);
         }
     }
 
@@ -238,6 +288,7 @@ impl Provenance {
                 file.foreign.get_or_insert(Why::Written);
             }
             file.calls = 0;
+            file.opening = 0;
             file.birth = file.birth.filter(|birth| *birth < mark);
             file.saved = file.saved.filter(|saved| *saved < mark);
         }

@@ -143,6 +143,43 @@ fn what_is_appended_while_the_guest_has_the_file_open_is_theirs() {
     }
 }
 
+/// The kernel made one event of the two closes, since nothing tells of the other folder.
+#[test]
+fn what_comes_by_a_hard_link_with_the_guest_s_own_close_is_kept() {
+    for act in [
+        (|guest, mark| drop(guest.undo(mark))) as fn(&mut Guest, Mark),
+        |guest, _| guest.write("log", "anew"),
+        |guest, _| guest.truncate("log", 0),
+        |guest, mark| {
+            guest.write("log", "anew");
+            guest.undo(mark);
+        },
+    ] {
+        for reads in [false, true] {
+            let mut guest = Guest::new();
+            guest.put("log", "before\n");
+            let elsewhere = guest.base.path().join("log");
+            fs::hard_link(guest.path("log"), &elsewhere).unwrap();
+            let mark = begin(&mut guest);
+            let mut open = guest.append("log");
+            open.write_all(b"guest's\n").unwrap();
+            let how = OpenOptions::new().read(reads).append(!reads).clone();
+            let mut theirs = how.open(&elsewhere).unwrap();
+            if reads {
+                // Nothing of anybody's is in it.
+                drop((theirs, open));
+                act(&mut guest, mark);
+                assert_eq!(kept(guest), [""; 0]);
+            } else {
+                theirs.write_all(b"person's\n").unwrap();
+                drop((open, theirs));
+                act(&mut guest, mark);
+                assert_eq!(kept(guest), ["before\nguest's\nperson's\n"]);
+            }
+        }
+    }
+}
+
 /// The new folder was not watched, and of two closes in a row only one came.
 #[test]
 fn closes_are_told_apart_in_a_folder_that_has_taken_the_place_of_another() {

@@ -83,33 +83,32 @@ impl Journal {
             file.calls += 1;
         }
         *writes = Some((look.id, opens));
-        let mut change = None;
         let is_saved = (file.birth == current || file.saved == current) && !file.theirs;
-        if !is_saved && self.undoes {
-            let unwatched = file.unwatched.clone();
-            let copy = match unwatched {
-                Some(why) => Err(Obstacle::Unwatched(why)),
-                None => self.copy(path, &fd, &look, u64::MAX, reuse, persons),
-            };
-            match copy {
-                Ok(copy) => {
-                    change = Some(Change::Content {
-                        path: path.to_owned(),
-                        id: look.id,
-                        copy,
-                        pin: None,
-                        mapped: !reuse,
-                        held: false,
-                    });
-                }
-                Err(why) => return Err(self.unjournaled(why, path.to_owned(), look.id)),
+        let copy = match file.unwatched.clone() {
+            _ if is_saved || !self.undoes => Ok(None),
+            Some(why) => Err(Obstacle::Unwatched(why)),
+            None => {
+                let copy = self.copy(path, &fd, &look, u64::MAX, reuse, persons);
+                copy.map(Some)
             }
+        };
+        if opens {
+            // After what we have opened ourselves to copy it.
+            self.provenance.opens(look.id);
         }
+        let copy = copy.map_err(|why| self.unjournaled(why, path.to_owned(), look.id))?;
         Ok(Pending::Write {
             path: path.to_owned(),
             id: look.id,
             opens,
-            change,
+            change: copy.map(|copy| Change::Content {
+                path: path.to_owned(),
+                id: look.id,
+                copy,
+                pin: None,
+                mapped: !reuse,
+                held: false,
+            }),
         })
     }
 
@@ -117,8 +116,10 @@ impl Journal {
     /// written what is in it.
     pub(super) fn take_over(&mut self, path: &Path, look: &Look) -> bool {
         self.look_for_writers(look.id, path);
-        let persons = self.is_persons(path, look);
+        let mut persons = self.is_persons(path, look);
         if let Some(file) = self.provenance.get_mut(look.id) {
+            persons |= file.visited && look.links > 1;
+            file.visits_end(file.owed == 0);
             file.theirs = persons;
         }
         self.rebase(look.id);

@@ -49,7 +49,7 @@ impl Journal {
             return Err(here(Why::Replaced));
         }
         if !keep_out_others(file.as_fd()) {
-            self.expect_closes(id, 1);
+            self.provenance.owe_our_own(id);
             drop(file);
             return self.restore_isolated(undoing, path, id, copy);
         }
@@ -58,7 +58,7 @@ impl Journal {
         match self.prove(undoing, id) {
             Ok(()) => self.write_back(undoing, id, &path, copy, file, true),
             Err(why) => {
-                self.expect_closes(id, 1);
+                self.provenance.owe_our_own(id);
                 drop(file);
                 Err(why)
             }
@@ -203,33 +203,34 @@ impl Journal {
         alone: bool,
     ) -> Result<(), Why> {
         let aside = self.set_aside(&file, path);
+        let linked = Look::of(&file).is_ok_and(|look| look.links > 1);
         // What we write and close gives events, too.
         let held = undoing.held(id);
-        self.expect_closes(id, 1);
+        self.provenance.owe_our_own(id);
         let mut written = self
             .with_room(|| copy.write_into(&file))
             .map_err(Why::io("write its bytes back"))
             .and_then(|()| self.proven(id, held + 1));
         drop(file);
+        let closed = self.proven(id, held);
         if !alone {
             // With a lease, whoever writes from here on writes to what is back.
-            written = written.and_then(|()| self.proven(id, held));
+            written = written.and(closed);
         }
-        // By a descriptor from before, others write without a trace.
-        let shared = held > 0 && self.provenance.get(id).is_some_and(|file| file.shared);
+        let mut shared = false;
+        if let Some(file) = self.provenance.get_mut(id) {
+            // By a descriptor from before, others write without a trace.
+            shared = held > 0 && file.shared || linked && file.visited;
+            if written.is_ok() {
+                file.visits_end(alone);
+            }
+        }
         match (aside, &written) {
             (Some(aside), Ok(())) if !shared => self.shelve_aside(aside),
             (Some(aside), _) => self.keep_aside(aside),
             (None, _) => {}
         }
         written
-    }
-
-    fn expect_closes(&mut self, id: FileId, more: u64) {
-        self.provenance.drain();
-        if let Some(file) = self.provenance.get_mut(id) {
-            file.owed += more;
-        }
     }
 }
 
