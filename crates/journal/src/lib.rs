@@ -53,6 +53,7 @@ mod store;
 mod sys;
 mod tree;
 mod undo;
+mod writers;
 
 pub use attributes::{OwnAttributes, Stamp};
 pub use effect::{Effect, Left, Mark, Obstacle, Undo, Unjournaled, Why};

@@ -65,6 +65,11 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
+    /// Whether somebody else may have it open.
+    pub(crate) fn is_visited(&self) -> bool {
+        self.visitors > 0
+    }
+
     /// What is in the file now is accounted for, and so is, where `all` is set, everybody
     /// who may have it open.
     pub(crate) fn visits_end(&mut self, all: bool) {

@@ -19,9 +19,10 @@ use std::time::SystemTime;
 
 use rustix::fs::SeekFrom;
 
+use crate::entry::Change;
 use crate::file::{FileId, Look, open_path};
 use crate::journal::Journal;
-use crate::store::{NeedsRoom, NoCopy, Share, copy_to, rename_new};
+use crate::store::{NeedsRoom, NoCopy, Share, begins, copy_to, rename_new};
 use crate::undo::is_being_written;
 use crate::{Obstacle, Why};
 
@@ -192,7 +193,13 @@ impl Journal {
     pub fn finish(&mut self) -> Vec<Item> {
         self.provenance.drain();
         for entry in std::mem::take(&mut self.entries) {
-            self.retire(entry.change);
+            match &entry.change {
+                // The guest has only added to it, and nobody is going to cut it any more.
+                Change::Content { path, copy, .. } if begins(&copy.path, path) => {
+                    self.shelf.supersede(path, copy.taken);
+                }
+                _ => self.retire(entry.change),
+            }
         }
         self.anchors.clear();
         self.sweep();

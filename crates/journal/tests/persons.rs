@@ -6,10 +6,10 @@
 mod common;
 
 use std::fs::{self, File, FileTimes, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
 use common::{Guest, save_by_rename, save_in_place};
@@ -433,6 +433,50 @@ fn what_others_may_write_to_is_kept_when_an_image_has_it_open() {
     assert_eq!(guest.read("log"), "a line\n");
     drop((open, theirs));
     assert_eq!(kept(guest), ["G person's"]);
+}
+
+/// Each line was lost with the journal: the count of closes was right.
+#[test]
+fn what_comes_by_a_descriptor_that_stays_open_is_kept() {
+    let mut guest = Guest::new();
+    guest.put("log", "before\n");
+    begin(&mut guest);
+    let mut open = guest.append("log");
+    open.write_all(b"guest's\n").unwrap();
+    let mark = guest.journal.mark();
+    guest.hold(mark, &open, "log");
+    let script = "exec 3>>\"$0\"; echo person\\'s >&3; echo written; read end || :";
+    let mut person = Command::new("sh")
+        .args(["-c", script])
+        .arg(guest.path("log"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    let mut output = BufReader::new(person.stdout.take().unwrap());
+    output.read_line(&mut told).unwrap();
+    assert_eq!(told, "written\n");
+    open.write_all(b"dropped\n").unwrap();
+    guest.undo(mark);
+    assert_eq!(guest.read("log"), "before\nguest's\n");
+    drop(person.stdin.take());
+    assert!(person.wait().unwrap().success());
+    assert_eq!(kept(guest), ["before\nguest's\nperson's\ndropped\n"]);
+}
+
+/// All of it was kept, as if the guest had written over it.
+#[test]
+fn nothing_is_kept_of_a_log_that_both_have_appended_to() {
+    let mut guest = Guest::new();
+    begin(&mut guest);
+    guest.put("log", "");
+    for _ in 0..3 {
+        append(&guest.path("log"), "person's\n");
+        guest.append("log").write_all(b"guest's\n").unwrap();
+    }
+    assert_eq!(guest.read("log"), "person's\nguest's\n".repeat(3));
+    assert_eq!(kept(guest), [""; 0]);
 }
 
 /// Whoever stands in it can still put something there, and the store goes with us when we

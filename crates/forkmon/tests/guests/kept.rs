@@ -364,3 +364,37 @@ fn the_guest_does_not_see_the_journals_folders() {
     forkmon.finish();
     assert!(!is_there());
 }
+
+/// A log that both append to by descriptors that stay open is left as it is; one that
+/// somebody only reads is not.
+#[test]
+fn what_is_appended_to_an_open_log_stays() {
+    let perl = require_guest!("perl");
+    for reads in [false, true] {
+        let mut project = Project::new("open-log").file("late.txt", "one\n");
+        let guest = project.perl(
+            "use IO::Handle; open(my $log, '>>', 'log') or die; $log->autoflush; \
+             print $log \"start\\n\"; work(0.1); my $late = slurp('late.txt'); \
+             print $log \"$late\\n\"; print \"late $late\\n\"; sleep 1 while 1;",
+        );
+        let mut forkmon = project.watch(&[perl.as_str(), &guest]);
+        forkmon.wait_output("late one\n");
+        let how = OpenOptions::new().read(reads).append(!reads).clone();
+        let mut log = how.open(project.path("log")).unwrap();
+        if !reads {
+            writeln!(log, "a person wrote this").unwrap();
+        }
+        project.save("late.txt", "two\n", Save::InPlace);
+        let resume = forkmon.wait_resume();
+        assert_eq!(resume.from.is_some(), reads, "{resume:?}");
+        forkmon.wait_output("late two\n");
+        let there = fs::read_to_string(project.path("log")).unwrap();
+        forkmon.finish();
+        if reads {
+            assert_eq!(there, "start\ntwo\n");
+        } else {
+            assert_eq!(there, "start\none\na person wrote this\nstart\ntwo\n");
+        }
+        assert!(keeps(&project).is_empty());
+    }
+}

@@ -17,6 +17,7 @@ use crate::journal::Journal;
 use crate::shelf::Reason;
 use crate::store::{Copy, exchange};
 use crate::sys::keep_out_others;
+use crate::writers::others_write;
 use crate::{Left, Why};
 
 impl Journal {
@@ -203,10 +204,10 @@ impl Journal {
         alone: bool,
     ) -> Result<(), Why> {
         let aside = self.set_aside(&file, path);
-        let linked = Look::of(&file).is_ok_and(|look| look.links > 1);
         // What we write and close gives events, too.
         let held = undoing.held(id);
         self.provenance.owe_our_own(id);
+        let shared = self.may_be_shared(undoing, id, &file);
         let mut written = self
             .with_room(|| copy.write_into(&file))
             .map_err(Why::io("write its bytes back"))
@@ -217,13 +218,10 @@ impl Journal {
             // With a lease, whoever writes from here on writes to what is back.
             written = written.and(closed);
         }
-        let mut shared = false;
-        if let Some(file) = self.provenance.get_mut(id) {
-            // By a descriptor from before, others write without a trace.
-            shared = held > 0 && file.shared || linked && file.visited;
-            if written.is_ok() {
-                file.visits_end(alone);
-            }
+        if written.is_ok()
+            && let Some(file) = self.provenance.get_mut(id)
+        {
+            file.visits_end(alone);
         }
         match (aside, &written) {
             (Some(aside), Ok(())) if !shared => self.shelve_aside(aside),
@@ -231,6 +229,19 @@ impl Journal {
             (None, _) => {}
         }
         written
+    }
+
+    /// Whether somebody else may have written to a file that we have just opened, though
+    /// the count of its closes is right.
+    fn may_be_shared(&mut self, undoing: &Undoing, id: FileId, file: &File) -> bool {
+        let links = Look::of(file).map_or(0, |look| look.links);
+        let Some(file) = self.provenance.get(id) else {
+            return false;
+        };
+        // By a descriptor that they have not closed, they write without a trace as long
+        // as the guest has one, too.
+        let open = undoing.held(id) > 0 && (file.shared || file.is_visited() && others_write(id));
+        open || links > 1 && file.visited
     }
 }
 
