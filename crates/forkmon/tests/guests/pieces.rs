@@ -179,7 +179,7 @@ fn a_script_that_asks_for_its_own_size_is_told_the_new_one() {
 }
 
 /// Lines of numbers, of which one is another.
-fn numbers(changed: usize, to: &str) -> String {
+pub fn numbers(changed: usize, to: &str) -> String {
     (0..3000).fold(String::new(), |mut text, n| {
         let number = format!("number {n}");
         let line = if n == changed { to } else { &number };
@@ -358,62 +358,6 @@ fn with_off_a_script_begins_anew_and_with_on_any_program_goes_on() {
     forkmon.finish();
 }
 
-/// A program that looks at all its files first, and reads them one by one.
-const SITE: &str = "import os, sys\nprint('early', flush=True)\n\
-    pages = [name for name in sorted(os.listdir('pages')) if os.stat('pages/' + name).st_size]\n\
-    for name in pages:\n    n = sum(i * i % 7 for i in range(100000))\n    \
-    print(name, n, open('pages/' + name).read(), flush=True)\n";
-
-#[test]
-fn sizes_and_times_do_not_count_of_a_file_that_is_read_later_if_asked_for() {
-    let python = require_guest!("python3");
-    let mut project = Project::new("site").file("site.py", SITE);
-    for n in 0..6 {
-        project = project.file(&format!("pages/{n}.txt"), "text");
-    }
-    let argv = [python.as_str(), "site.py"];
-    for (option, again) in [
-        ("--metadata=strict", "1.txt"),
-        ("--metadata=content", "4.txt"),
-    ] {
-        let mut forkmon = project.launch(&argv).option(option).start();
-        forkmon.wait_exit();
-        for text in ["changed", "changed again"] {
-            project.save("pages/4.txt", &format!("{text} {option}"), Save::InPlace);
-            let output = forkmon.wait_exit().output;
-            let fresh = project.fresh(&argv).stdout;
-            assert!(fresh.ends_with(&output), "{output:?} of {fresh:?}");
-            assert!(output.contains(again), "{option}: {output}");
-            assert_eq!(output.contains("1.txt"), option == "--metadata=strict");
-        }
-        forkmon.finish();
-    }
-}
-
-/// Python never reads a source whose byte code is as old as it.
-#[test]
-fn a_time_counts_of_a_file_that_is_not_read() {
-    let python = require_guest!("python3");
-    let project = Project::new("byte-code")
-        .file(
-            "main.py",
-            "print('early', flush=True)\nsum(range(3000000))\nimport late\n",
-        )
-        .file("late.py", "print('late one')\n");
-    let argv = [python.as_str(), "main.py"];
-    project.fresh(&argv);
-    let mut project = project;
-    let mut forkmon = project.launch(&argv).option("--metadata=content").start();
-    forkmon.wait_exit();
-    for word in ["two", "six", "ten"] {
-        project.save("late.py", &format!("print('late {word}')\n"), Save::InPlace);
-        assert!(forkmon.wait_resume().from.is_some());
-        let output = forkmon.wait_exit().output;
-        assert!(output.ends_with(&format!("late {word}\n")), "{output}");
-    }
-    forkmon.finish();
-}
-
 /// A file that was open at the checkpoint, and not read before it, was not known to be
 /// read later: after a save by rename the resumed guest read the old one.
 #[test]
@@ -438,6 +382,7 @@ io.open('other.txt'); print(late:read('a'))
 }
 
 /// Each of these reads of the file was not seen, and an edit of what was read so was none.
+
 #[test]
 fn what_a_shell_or_its_children_read_unseen_counts() {
     let bash = require_guest!("bash");
@@ -493,120 +438,6 @@ fn what_a_shell_or_its_children_read_unseen_counts() {
     }
 }
 
-/// A file that was saved with the same bytes by rename was another one from then on, and
-/// the guest that had the old one open was not known to read it.
-#[test]
-fn the_same_bytes_under_another_inode_change_nothing() {
-    let lua = require_guest!("lua5.4");
-    let project = Project::new("same-renamed");
-    let go = project.beside().join("go");
-    let script = format!(
-        "local f = io.open('data')\nprint('early', f:read('l'))\nlocal n = 0\n\
-         for i = 1, 3000000 do n = (n + i) % 1009 end\n\
-         print('other', io.open('other'):read('l'))\nio.stdout:flush()\n\
-         repeat local go = io.open('{}') until go\nprint(#f:read('a'))\n",
-        go.display()
-    );
-    let mut project = project
-        .file("read.lua", &script)
-        .file("other", "one\n")
-        .file("data", &numbers(3000, ""));
-    let argv = [lua.as_str(), "read.lua"];
-    let mut forkmon = project.watch(&argv);
-    forkmon.wait_output("early\tnumber 0\nother\tone\n");
-    // A save is taken for one that came in the middle of the read, unless another one
-    // was noticed between the two.
-    project.save("other", "two\n", Save::ByRename);
-    assert!(forkmon.wait_resume().from.is_some());
-    assert_eq!(forkmon.wait_output("two\n"), "other\ttwo\n");
-    project.save("data", &numbers(3000, ""), Save::ByRename);
-    forkmon.wait_event("unchanged");
-    project.save("data", &(numbers(3000, "") + "one more\n"), Save::ByRename);
-    assert!(forkmon.wait_resume().from.is_some());
-    fs::write(&go, "").expect("it can be written");
-    let again = forkmon.wait_exit().output;
-    let fresh = project.fresh(&argv).stdout;
-    assert!(fresh.ends_with(&again), "{again:?} of {fresh:?}");
-    project.save(
-        "data",
-        &(numbers(3000, "") + "one and one more\n"),
-        Save::InPlace,
-    );
-    assert!(forkmon.wait_resume().from.is_some());
-    let again = forkmon.wait_exit().output;
-    let fresh = project.fresh(&argv).stdout;
-    assert!(fresh.ends_with(&again), "{again:?} of {fresh:?}");
-    forkmon.finish();
-}
-
-/// The resumed shell read on in the new file, which was not known as the one it reads, so
-/// that nothing counted of what it read there.
-#[test]
-fn a_resume_goes_on_with_the_same_bytes_under_another_inode() {
-    let bash = require_guest!("bash");
-    // What bash has read too much it gives back before each child.
-    let line =
-        |n: usize| format!("for ((i = 0; i < 2000; i++)); do :; done; (:); echo line {n} @{n}@\n");
-    let script: String = (10..60).map(line).collect();
-    let script = script.replace("line 30", "\"$(< child)\" line 30");
-    let mut project = Project::new("same-resumed")
-        .file("read.sh", &script)
-        .file("child", "one\n");
-    let argv = [bash.as_str(), "read.sh"];
-    let mut forkmon = project.watch(&argv);
-    forkmon.wait_exit();
-    project.save("read.sh", &script, Save::DeleteAndCreate);
-    forkmon.wait_event("unchanged");
-    project.save("child", "two\n", Save::InPlace);
-    assert!(forkmon.wait_resume().from.is_some());
-    forkmon.wait_exit();
-    for (at, how) in [
-        (40, Save::ByRename),
-        (35, Save::InPlace),
-        (50, Save::ByRename),
-    ] {
-        let edited = script.replace(&format!("@{at}@"), "@99@");
-        project.save("read.sh", &edited, how);
-        assert!(forkmon.wait_resume().from.is_some(), "{at}");
-        let again = forkmon.wait_exit().output;
-        let fresh = project.fresh(&argv).stdout;
-        assert!(again.contains(&format!("line {at} @99@")), "{again}");
-        assert!(fresh.ends_with(&again), "{again:?} of {fresh:?}");
-        assert!(!again.contains("line 10 "), "{again}");
-    }
-    forkmon.finish();
-}
-
-/// What the shell itself opens once more is another file then, all of which counts.
-#[test]
-fn the_same_bytes_under_another_inode_are_read_when_the_path_is_opened_again() {
-    let bash = require_guest!("bash");
-    let project = Project::new("same-reopened").file("data", &numbers(3000, ""));
-    let go = project.beside().join("go");
-    let script = format!(
-        "read -r h < data; echo \"early $h\"; until [ -e {} ]; do :; done\n\
-         while read -r l; do last=$l; done < data; echo \"$last\"\n",
-        go.display()
-    );
-    let mut project = project.file("read.sh", &script).file("first", "one\n");
-    let argv = [bash.as_str(), "read.sh"];
-    let mut forkmon = project.watch(&argv);
-    forkmon.wait_output("early number 0\n");
-    project.save("data", &numbers(3000, ""), Save::ByRename);
-    // Nothing says so of a file of which more may be read; the script does.
-    fs::write(&go, "").expect("it can be written");
-    let first = forkmon.wait_exit().output;
-    assert!(first.ends_with("number 2999\n"), "{first}");
-    for how in [Save::ByRename, Save::InPlace] {
-        let tail = format!("{}the end {how:?}\n", numbers(3000, ""));
-        project.save("data", &tail, how);
-        forkmon.wait_resume();
-        let again = forkmon.wait_exit().output;
-        assert!(again.ends_with(&format!("the end {how:?}\n")), "{again}");
-    }
-    forkmon.finish();
-}
-
 /// What the shell before it had read of its input was not known, and counted as nothing.
 #[test]
 fn input_that_was_read_before_anything_was_seen_counts_as_a_whole() {
@@ -633,87 +464,6 @@ fn input_that_was_read_before_anything_was_seen_counts_as_a_whole() {
         let fresh = project.fresh(&argv).stdout;
         assert!(fresh.ends_with(&again), "{changed}");
         assert!(again.contains("changed"), "{changed}");
-    }
-    forkmon.finish();
-}
-
-/// Two names of one file: the one that was saved was read under the other, too.
-#[test]
-fn a_second_name_of_a_saved_file_stays_what_it_is() {
-    let lua = require_guest!("lua5.4");
-    let script = "local a, b = io.open('data'), io.open('second')\n\
-                  print('early', a:read('l'), b:read('l'))\nlocal n = 0\n\
-                  for i = 1, 3000000 do n = (n + i) % 1009 end\nprint(n, io.open('other'):read('a'))\n\
-                  for i = 1, 3000000 do n = (n + i) % 1009 end\nprint(#a:read('a'), #b:read('a'))\n";
-    let mut project = Project::new("two-names")
-        .file("read.lua", script)
-        .file("other", "other\n")
-        .file("data", &numbers(3000, ""));
-    fs::hard_link(project.path("data"), project.path("second")).expect("it can be linked");
-    let argv = [lua.as_str(), "read.lua"];
-    let mut forkmon = project.watch(&argv);
-    forkmon.wait_exit();
-    let second = numbers(3000, "");
-    project.save("data", &(numbers(3000, "") + "more\n"), Save::ByRename);
-    project.note("second", &second);
-    assert!(forkmon.wait_resume().from.is_some());
-    let again = forkmon.wait_exit().output;
-    assert!(project.fresh(&argv).stdout.ends_with(&again), "{again}");
-    project.save("second", &(second + "much more\n"), Save::ByRename);
-    assert!(forkmon.wait_resume().from.is_some());
-    let again = forkmon.wait_exit().output;
-    assert!(project.fresh(&argv).stdout.ends_with(&again), "{again}");
-    forkmon.finish();
-}
-
-/// A shell that was given a command is not about its script when it asks for a time.
-#[test]
-fn a_shell_that_compares_times_is_told_the_new_one() {
-    let bash = require_guest!("bash");
-    let command = "echo early; for i in {1..20000}; do :; done; exec < data; \
-                   [ data -nt old ] && echo newer; read -r line; echo \"$line\"";
-    let mut project = Project::new("newer")
-        .file("old", "")
-        .file("data", &numbers(3000, ""));
-    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(100);
-    let data = fs::File::options().write(true).open(project.path("data"));
-    let data = data.expect("it can be written");
-    data.set_modified(long_ago).expect("it is the test's own");
-    drop(data);
-    let argv = [bash.as_str(), "-c", command];
-    let mut forkmon = project.watch(&argv);
-    assert!(!forkmon.wait_exit().output.contains("newer"));
-    project.save("data", &numbers(2900, "changed"), Save::InPlace);
-    assert!(forkmon.wait_resume().from.is_some());
-    assert_eq!(forkmon.wait_exit().output, "newer\nnumber 0\n");
-    forkmon.finish();
-}
-
-/// The size that a child asks for was taken for known, since the first process had asked
-/// for it to read the file.
-#[test]
-fn what_another_process_asks_counts_with_content_too() {
-    let python = require_guest!("python3");
-    let script = "import os, subprocess\nprint('early', flush=True)\nwork = lambda: sum(range(3000000))\n\
-                  os.stat('x'); work()\n\
-                  print(subprocess.run(['stat', '-c', '%s', 'x'], capture_output=True).stdout, flush=True)\n\
-                  work(); open('o').read(); work(); print(open('x').read(), flush=True)\n";
-    let mut project = Project::new("child-asks")
-        .file("main.py", script)
-        .file("o", "")
-        .file("x", "one\n");
-    let argv = [python.as_str(), "main.py"];
-    let mut forkmon = project.launch(&argv).option("--metadata=content").start();
-    forkmon.wait_exit();
-    for text in ["longer\n", "longer still\n"] {
-        project.save("x", text, Save::InPlace);
-        assert!(forkmon.wait_resume().from.is_some());
-        let again = forkmon.wait_exit().output;
-        let fresh = project.fresh(&argv).stdout;
-        assert!(
-            fresh.ends_with(&again) && again.starts_with("b'"),
-            "{again}"
-        );
     }
     forkmon.finish();
 }
