@@ -5,36 +5,14 @@
 
 mod common;
 
-use std::fs::{self, File, FileTimes, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::fs::{self, File, FileTimes};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
-use common::{Guest, save_by_rename, save_in_place};
-use journal::{Effect, Mark, Reason};
-
-/// What the journal's end leaves for people.
-fn kept(mut guest: Guest) -> Vec<String> {
-    let kept = guest.journal.finish();
-    let read = |lies: &PathBuf| fs::read_to_string(lies).unwrap();
-    kept.iter().map(|item| read(&item.lies)).collect()
-}
-
-fn append(path: &Path, bytes: &str) {
-    let mut file = OpenOptions::new().append(true).open(path).unwrap();
-    file.write_all(bytes.as_bytes()).unwrap();
-}
-
-/// The journal's beginning, and a tick of the clock that files have.
-fn begin(guest: &mut Guest) -> Mark {
-    let mark = guest.journal.mark();
-    guest.put("tick", "");
-    while guest.age("tick") < Duration::from_millis(25) {}
-    fs::remove_file(guest.path("tick")).unwrap();
-    mark
-}
+use common::{Guest, append, begin, kept, save_by_rename, save_in_place};
+use journal::{Effect, Reason};
 
 /// The undo left it or put it back, and the next run took it for its own.
 #[test]
@@ -117,86 +95,6 @@ fn what_is_renamed_or_linked_stays_whose_it_is() {
         act(&mut guest);
         assert_eq!(kept(guest), ["guest's\nperson's\n"]);
     }
-}
-
-/// Their close counted as the guest's.
-#[test]
-fn what_is_appended_while_the_guest_has_the_file_open_is_theirs() {
-    for act in [
-        (|guest| guest.unlink("log")) as fn(&mut Guest),
-        |guest| guest.write("log", "anew"),
-        |guest| guest.truncate("log", 0),
-        |guest| {
-            guest.write("other", "guest's");
-            guest.rename("other", "log");
-        },
-    ] {
-        let mut guest = Guest::new();
-        begin(&mut guest);
-        let mut open = guest.create("log");
-        open.write_all(b"guest's\n").unwrap();
-        append(&guest.path("log"), "person's\n");
-        act(&mut guest);
-        // One close more than the guest owes, as far as is known.
-        drop(open);
-        assert_eq!(kept(guest), ["guest's\nperson's\n"]);
-    }
-}
-
-/// The kernel made one event of the two closes, since nothing tells of the other folder.
-#[test]
-fn what_comes_by_a_hard_link_with_the_guest_s_own_close_is_kept() {
-    for act in [
-        (|guest, mark| drop(guest.undo(mark))) as fn(&mut Guest, Mark),
-        |guest, _| guest.write("log", "anew"),
-        |guest, _| guest.truncate("log", 0),
-        |guest, mark| {
-            guest.write("log", "anew");
-            guest.undo(mark);
-        },
-    ] {
-        for reads in [false, true] {
-            let mut guest = Guest::new();
-            guest.put("log", "before\n");
-            let elsewhere = guest.base.path().join("log");
-            fs::hard_link(guest.path("log"), &elsewhere).unwrap();
-            let mark = begin(&mut guest);
-            let mut open = guest.append("log");
-            open.write_all(b"guest's\n").unwrap();
-            let how = OpenOptions::new().read(reads).append(!reads).clone();
-            let mut theirs = how.open(&elsewhere).unwrap();
-            if reads {
-                // Nothing of anybody's is in it.
-                drop((theirs, open));
-                act(&mut guest, mark);
-                assert_eq!(kept(guest), [""; 0]);
-            } else {
-                theirs.write_all(b"person's\n").unwrap();
-                drop((open, theirs));
-                act(&mut guest, mark);
-                assert_eq!(kept(guest), ["before\nguest's\nperson's\n"]);
-            }
-        }
-    }
-}
-
-/// The new folder was not watched, and of two closes in a row only one came.
-#[test]
-fn closes_are_told_apart_in_a_folder_that_has_taken_the_place_of_another() {
-    let mut guest = Guest::new();
-    let mark = begin(&mut guest);
-    guest.make_folder("logs");
-    guest.write("logs/first", "guest's");
-    guest.rename("logs", "logs.old");
-    guest.make_folder("logs");
-    let open = guest.append("logs/log");
-    let theirs = OpenOptions::new().append(true).open(guest.path("logs/log"));
-    let mut theirs = theirs.unwrap();
-    theirs.write_all(b"person's").unwrap();
-    drop((open, theirs));
-    let undo = guest.journal.undo_to(mark);
-    assert!(!undo.complete);
-    assert_eq!(guest.read("logs/log"), "person's");
 }
 
 /// The call failed, and what came after it did not know any more whose the file was.
@@ -416,69 +314,6 @@ fn a_link_that_fails_leaves_its_file_undoable() {
     assert_eq!(guest.read("old"), "before");
 }
 
-/// A descriptor that is older than the guest's, and a file that an image has open: no
-/// event tells of what is written.
-#[test]
-fn what_others_may_write_to_is_kept_when_an_image_has_it_open() {
-    let mut guest = Guest::new();
-    guest.put("log", "a line\n");
-    let theirs = OpenOptions::new().write(true).open(guest.path("log"));
-    let theirs = theirs.unwrap();
-    let open = guest.open_existing("log");
-    let mark = begin(&mut guest);
-    guest.hold(mark, &open, "log");
-    open.write_at(b"G", 0).unwrap();
-    theirs.write_at(b"person's", 2).unwrap();
-    guest.undo(mark);
-    assert_eq!(guest.read("log"), "a line\n");
-    drop((open, theirs));
-    assert_eq!(kept(guest), ["G person's"]);
-}
-
-/// Each line was lost with the journal: the count of closes was right.
-#[test]
-fn what_comes_by_a_descriptor_that_stays_open_is_kept() {
-    let mut guest = Guest::new();
-    guest.put("log", "before\n");
-    begin(&mut guest);
-    let mut open = guest.append("log");
-    open.write_all(b"guest's\n").unwrap();
-    let mark = guest.journal.mark();
-    guest.hold(mark, &open, "log");
-    let script = "exec 3>>\"$0\"; echo person\\'s >&3; echo written; read end || :";
-    let mut person = Command::new("sh")
-        .args(["-c", script])
-        .arg(guest.path("log"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut told = String::new();
-    let mut output = BufReader::new(person.stdout.take().unwrap());
-    output.read_line(&mut told).unwrap();
-    assert_eq!(told, "written\n");
-    open.write_all(b"dropped\n").unwrap();
-    guest.undo(mark);
-    assert_eq!(guest.read("log"), "before\nguest's\n");
-    drop(person.stdin.take());
-    assert!(person.wait().unwrap().success());
-    assert_eq!(kept(guest), ["before\nguest's\nperson's\ndropped\n"]);
-}
-
-/// All of it was kept, as if the guest had written over it.
-#[test]
-fn nothing_is_kept_of_a_log_that_both_have_appended_to() {
-    let mut guest = Guest::new();
-    begin(&mut guest);
-    guest.put("log", "");
-    for _ in 0..3 {
-        append(&guest.path("log"), "person's\n");
-        guest.append("log").write_all(b"guest's\n").unwrap();
-    }
-    assert_eq!(guest.read("log"), "person's\nguest's\n".repeat(3));
-    assert_eq!(kept(guest), [""; 0]);
-}
-
 /// Whoever stands in it can still put something there, and the store goes with us when we
 /// are killed.
 #[test]
@@ -530,65 +365,4 @@ fn what_was_there_in_the_beginning_is_kept_when_it_cannot_be_put_back() {
         fs::read_to_string(&told[0].lies).unwrap(),
         "in the beginning"
     );
-}
-
-/// What had been taken away filled the disk, and there was no room for what was to be put
-/// back, or to be kept.
-#[test]
-fn a_full_disk_costs_nobody_their_bytes() {
-    on_small_disk("a_full_disk_costs_nobody_their_bytes", |disk| {
-        let base = tempfile::tempdir_in(disk).unwrap();
-        let mut guest = Guest::on(base, |_| ());
-        let original = "original\n".repeat(30_000);
-        guest.put("old", &original);
-        let mark = begin(&mut guest);
-        guest.write("old", "short");
-        guest.write("out", "guest's");
-        save_in_place(&guest.path("out"), &"person's\n".repeat(10_000));
-        guest.write("out", "guest's");
-        let mut fill = guest.create("fill");
-        while fill.write_all(&[b'x'; 4096]).is_ok() {}
-        drop(fill);
-        let _ = guest.journal.undo_to(mark);
-        assert_eq!(guest.read("old"), original);
-        guest.write("out", "guest's");
-        let mut fill = guest.create("fill");
-        while fill.write_all(&[b'x'; 4096]).is_ok() {}
-        drop(fill);
-        assert_eq!(kept(guest), ["person's\n".repeat(10_000)]);
-    });
-}
-
-/// Set in the child of [`on_small_disk`].
-const DISK: &str = "JOURNAL_TEST_DISK";
-
-/// Runs the body of a test in a child that has a file system of one megabyte. Skipped,
-/// visibly, where no user namespace can be made.
-fn on_small_disk(name: &str, body: impl FnOnce(&Path)) {
-    if let Some(disk) = std::env::var_os(DISK) {
-        body(Path::new(&disk));
-        eprintln!("the body was run");
-        return;
-    }
-    let disk = tempfile::tempdir().unwrap();
-    let script = "mount -t tmpfs -o size=1m none \"$0\" && echo entered && exec \"$@\"";
-    let child = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
-        .arg(disk.path())
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(DISK, disk.path())
-        .output();
-    let Ok(child) = child else {
-        eprintln!("skipped: unshare is not installed");
-        return;
-    };
-    let output = String::from_utf8_lossy(&child.stdout).into_owned()
-        + &String::from_utf8_lossy(&child.stderr);
-    if !output.starts_with("entered") {
-        eprintln!("skipped: no user namespace can be made here: {output}");
-        return;
-    }
-    assert!(child.status.success(), "{output}");
-    assert!(output.contains("the body was run"), "{output}");
 }

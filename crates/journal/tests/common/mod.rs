@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use journal::{Effect, Journal, Mark, Options, Unjournaled};
 use rustix::fs::{CWD, RenameFlags};
@@ -361,4 +362,26 @@ fn walk(folder: &Path, tree: &mut Tree) {
         };
         tree.insert(path, node);
     }
+}
+
+/// What the journal's end leaves for people.
+pub fn kept(mut guest: Guest) -> Vec<String> {
+    let kept = guest.journal.finish();
+    let read = |lies: &PathBuf| fs::read_to_string(lies).unwrap();
+    kept.iter().map(|item| read(&item.lies)).collect()
+}
+
+/// Somebody who is not the guest adds to a file.
+pub fn append(path: &Path, bytes: &str) {
+    let mut file = OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(bytes.as_bytes()).unwrap();
+}
+
+/// The journal's beginning, and a tick of the clock that files have.
+pub fn begin(guest: &mut Guest) -> Mark {
+    let mark = guest.journal.mark();
+    guest.put("tick", "");
+    while guest.age("tick") < Duration::from_millis(25) {}
+    fs::remove_file(guest.path("tick")).unwrap();
+    mark
 }
