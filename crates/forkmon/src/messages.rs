@@ -5,6 +5,7 @@
 //! one line. Nobody has to be there to read them: a closed or broken standard
 //! error is never an error here. Programs read [`crate::events`] instead.
 
+mod change;
 mod line;
 
 use std::collections::HashSet;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 
 use crate::output::Voice;
+pub use change::{Deed, Edit, Outcome};
 use line::{columns_of_stderr, one_line, printable, to_the_line_s_beginning};
 
 /// When to colour, as `--color` says it.
@@ -28,62 +30,6 @@ pub enum Color {
     Always,
     /// Never
     Never,
-}
-
-/// What a change led to, for [`Messages::changed`].
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Outcome<'a> {
-    /// A run was resumed from a checkpoint.
-    Resumed {
-        /// The path before whose first access the checkpoint stands; `None` if it
-        /// was taken somewhere else.
-        before: Option<&'a Path>,
-        /// It had been read up to there.
-        within: bool,
-        /// The checkpoint's number.
-        checkpoint: u64,
-        /// The guest's running time that need not be repeated.
-        kept: Duration,
-        /// From reading the file event to the guest running.
-        latency: Duration,
-    },
-    /// The guest was started from its beginning.
-    Restarted {
-        /// Why no checkpoint was used, as the end of a sentence.
-        why: &'a str,
-    },
-}
-
-/// What became of a path, as a person would say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
-    /// It holds something else.
-    Changed,
-    /// It was not there before.
-    Created,
-    /// It is there no more.
-    Removed,
-}
-
-impl Deed {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Changed => "changed",
-            Self::Created => "created",
-            Self::Removed => "removed",
-        }
-    }
-}
-
-/// More of an edit than the paths that forkmon compares: a name that is new in a
-/// folder is what somebody has created, though it is the folder that the program has
-/// looked into.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Edit {
-    /// What was done to which path, the one that decides first.
-    pub deeds: Vec<(PathBuf, Deed)>,
-    /// Why it is not resumed, if that is known; the end of a sentence.
-    pub no_checkpoint: Option<String>,
 }
 
 /// How a guest's run ended.
@@ -103,9 +49,6 @@ pub struct Messages {
     /// Paths below it are shown relative to it.
     cwd: PathBuf,
     said: HashSet<String>,
-    edit: Option<Edit>,
-    /// How many bytes of output the next resume does not show again.
-    left_out: u64,
     /// What they are passed through to stand in their places.
     voice: Option<Voice>,
 }
@@ -129,8 +72,6 @@ impl Messages {
             },
             cwd: cwd.to_owned(),
             said: HashSet::new(),
-            edit: None,
-            left_out: 0,
             voice: None,
         }
     }
@@ -159,49 +100,8 @@ impl Messages {
             color: self.color,
             cwd: self.cwd.clone(),
             said: HashSet::new(),
-            edit: None,
-            left_out: 0,
             voice: self.voice.clone(),
         }
-    }
-
-    /// What the next [`changed`](Self::changed) is about.
-    pub fn note_edit(&mut self, edit: Edit) {
-        self.edit = Some(edit);
-    }
-
-    /// Why the edit that was noted can only be followed from the beginning.
-    pub fn note_no_checkpoint(&mut self, why: String) {
-        if let Some(edit) = &mut self.edit {
-            edit.no_checkpoint = Some(why);
-        }
-    }
-
-    /// How many bytes of the output that a resume is to show again are not kept.
-    pub fn note_left_out(&mut self, bytes: u64) {
-        self.left_out = bytes;
-    }
-
-    /// Files changed, or none (somebody asked for it), and this is what forkmon did.
-    /// `paths` begins with the one that decided.
-    pub fn changed(&mut self, paths: &[&Path], outcome: Outcome<'_>) {
-        let noted = self.edit.take();
-        let as_compared = || Edit {
-            deeds: paths
-                .iter()
-                .map(|path| (path.into(), Deed::Changed))
-                .collect(),
-            no_checkpoint: None,
-        };
-        let edit = noted.unwrap_or_else(as_compared);
-        let mut text = self.changed_text(&edit, outcome);
-        let left_out = std::mem::take(&mut self.left_out);
-        if left_out > 0 {
-            let size = bytesize::ByteSize::b(left_out);
-            // Writing to a String cannot fail.
-            let _ = write!(text, "; the first {size} of its output are left out");
-        }
-        self.info(&text);
     }
 
     /// Files were saved with the bytes that they had.
@@ -279,57 +179,6 @@ impl Messages {
             let _ = write!(text, " and {} more", others.len());
         }
         text
-    }
-
-    fn changed_text(&self, edit: &Edit, outcome: Outcome<'_>) -> String {
-        let paths: Vec<&Path> = edit.deeds.iter().map(|(path, _)| path.as_path()).collect();
-        let changed = match edit.deeds[..] {
-            [] => String::new(),
-            // Such as a renaming.
-            [(_, first), (_, second)] if first != second => format!(
-                "{} {} and {} {}; ",
-                first.word(),
-                self.paths(&paths[..1]),
-                second.word(),
-                self.paths(&paths[1..])
-            ),
-            [(_, first), ..] => format!("{} {}; ", first.word(), self.paths(&paths)),
-        };
-        let is_folder_of_it = |before: &Path| {
-            let decided = edit.deeds.first();
-            decided
-                .is_some_and(|(path, deed)| *deed != Deed::Changed && path.parent() == Some(before))
-        };
-        match outcome {
-            Outcome::Resumed {
-                before,
-                within,
-                checkpoint,
-                kept,
-                latency,
-            } => {
-                let side = if within {
-                    "in the middle of"
-                } else {
-                    "from before"
-                };
-                let place = match before {
-                    None => format!("from checkpoint {checkpoint}"),
-                    Some(before) if paths.first() == Some(&before) => format!("{side} it"),
-                    Some(before) if is_folder_of_it(before) => format!("{side} its folder"),
-                    Some(before) => format!("{side} {}", self.place(before)),
-                };
-                format!(
-                    "{changed}resumed {place}, {} kept ({})",
-                    human(kept),
-                    human(latency)
-                )
-            }
-            Outcome::Restarted { why } => {
-                let why = edit.no_checkpoint.as_deref().unwrap_or(why);
-                format!("{changed}restarted from the beginning: {why}")
-            }
-        }
     }
 
     fn write(&self, label: Option<(&str, Style)>, text: &str) {
@@ -411,92 +260,8 @@ pub fn human(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn plain(text: &str) -> String {
-        let mut stream = anstream::AutoStream::never(Vec::new());
-        stream.write_all(text.as_bytes()).unwrap();
-        String::from_utf8(stream.into_inner()).unwrap()
-    }
-
     fn messages() -> Messages {
         Messages::new(Color::Never, false, Path::new("/home/u/project"))
-    }
-
-    fn text(deeds: &[(&str, Deed)], outcome: Outcome<'_>) -> String {
-        let edit = Edit {
-            deeds: deeds
-                .iter()
-                .map(|(path, deed)| (path.into(), *deed))
-                .collect(),
-            no_checkpoint: None,
-        };
-        plain(&messages().changed_text(&edit, outcome))
-    }
-
-    fn resumed(before: &'static str) -> Outcome<'static> {
-        Outcome::Resumed {
-            before: Some(Path::new(before)),
-            within: before.ends_with(".sh"),
-            checkpoint: 3,
-            kept: Duration::from_millis(1020),
-            latency: Duration::from_micros(2100),
-        }
-    }
-
-    #[test]
-    fn a_resume_names_the_file_the_place_and_the_times() {
-        let edited = ("/home/u/project/lib/b.lua", Deed::Changed);
-        assert_eq!(
-            text(&[edited], resumed("/home/u/project/lib/b.lua")),
-            "changed lib/b.lua; resumed from before it, 1.02 s kept (2.1 ms)"
-        );
-        assert_eq!(
-            text(
-                &[edited, ("/a", Deed::Changed), ("/b", Deed::Removed)],
-                resumed("/home/u/project/main.lua")
-            ),
-            "changed lib/b.lua and 2 more; resumed from before main.lua, 1.02 s kept (2.1 ms)"
-        );
-        assert_eq!(
-            text(
-                &[("/home/u/project/job.sh", Deed::Changed)],
-                resumed("/home/u/project/job.sh")
-            ),
-            "changed job.sh; resumed in the middle of it, 1.02 s kept (2.1 ms)"
-        );
-    }
-
-    /// It once said `changed /home/u/project`, and left it to people to find out what
-    /// in it they had created.
-    #[test]
-    fn a_name_in_a_folder_is_what_was_created_or_removed() {
-        let created = ("/home/u/project/new.lua", Deed::Created);
-        assert_eq!(
-            text(&[created], resumed("/home/u/project")),
-            "created new.lua; resumed from before its folder, 1.02 s kept (2.1 ms)"
-        );
-        let removed = ("/home/u/project/lib/old.lua", Deed::Removed);
-        assert_eq!(
-            text(&[removed, created], resumed("/home/u/project")),
-            "removed lib/old.lua and created new.lua; resumed from before ./, 1.02 s kept (2.1 ms)"
-        );
-    }
-
-    #[test]
-    fn a_restart_says_why() {
-        let why = "no checkpoint before it";
-        let edited = ("/etc/main.lua", Deed::Changed);
-        assert_eq!(
-            text(&[edited], Outcome::Restarted { why }),
-            "changed /etc/main.lua; restarted from the beginning: no checkpoint before it"
-        );
-    }
-
-    #[test]
-    fn what_is_noted_of_an_edit_is_for_one_message() {
-        let mut messages = Messages::new(Color::Never, true, Path::new("/"));
-        messages.note_edit(Edit::default());
-        messages.changed(&[], Outcome::Restarted { why: "as asked" });
-        assert_eq!(messages.edit, None);
     }
 
     #[test]

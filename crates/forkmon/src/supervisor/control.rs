@@ -6,6 +6,7 @@ use super::checkpoint::CHILD_ALIVE;
 use super::inbox::Timed;
 use crate::control::{Asked, CheckpointStatus, JournalItem, Reply, Request, Status};
 use crate::events::Reason;
+use crate::messages::Edit;
 use snapshot::Refusal;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -170,7 +171,7 @@ impl Supervisor<'_> {
             return Ok(refused("ending", "forkmon is about to end"));
         }
         let reason = Reason::ResumeRequested;
-        match self.resume_and_tell(wanted, true, &[], reason, began) {
+        match self.resume_and_tell(wanted, true, &Edit::default(), reason, began) {
             Ok(kept) => Ok(Reply::Resumed {
                 from: u64::from(wanted.0),
                 kept_ms: kept.as_secs_f64() * 1000.0,
@@ -180,7 +181,7 @@ impl Supervisor<'_> {
                 // begins anew.
                 self.timeline.drop_checkpoint(wanted);
                 self.discard(wanted);
-                self.restart(&[], why, began)?;
+                self.restart(&Edit::default(), why, began)?;
                 Ok(refused(
                     "not-restorable",
                     "the checkpoint could not be resumed; the guest was restarted",
@@ -195,7 +196,7 @@ impl Supervisor<'_> {
         if self.is_ending() {
             return Ok(refused("ending", "forkmon is about to end"));
         }
-        self.restart(&[], Reason::RestartRequested, began)?;
+        self.restart(&Edit::default(), Reason::RestartRequested, began)?;
         Ok(Reply::Restarted)
     }
 

@@ -219,16 +219,6 @@ impl Supervisor<'_> {
         vec![(path.to_owned(), deed)]
     }
 
-    /// Why an edit can only be followed from the beginning, in which no checkpoint failed.
-    fn why_no_checkpoint(&self) -> String {
-        let why = "no checkpoint is kept from before the program first looked at it";
-        match &self.costs.refusal {
-            _ if self.timeline.checkpoints().next().is_some() => why.to_owned(),
-            Some(refusal) => format!("{why} (the last try: {refusal})"),
-            None => why.to_owned(),
-        }
-    }
-
     /// Where a guest first learned of a file that is the same again, if it may have looked
     /// at it once more while it was not, or when it had other times already: it has then
     /// seen two states of it, where a fresh run sees one.
@@ -469,32 +459,28 @@ impl Supervisor<'_> {
             return Ok(());
         }
         // The names of a folder may have been looked for one by one, too.
-        let mut told = HashSet::new();
+        let mut known = HashSet::new();
         let deeds = edit
             .changes
             .iter_mut()
             .flat_map(|change| change.deeds.drain(..));
         let deeds = deeds
-            .filter(|(path, _)| told.insert(path.clone()))
+            .filter(|(path, _)| known.insert(path.clone()))
             .collect();
         let began = edit.began.unwrap_or_else(Instant::now);
-        let paths: Vec<&Path> = edit
-            .changes
-            .iter()
-            .map(|change| change.touched.path.as_path())
-            .collect();
+        let decided = edit.changes.first();
+        let told = messages::Edit {
+            decided: decided.map(|change| change.touched.path.clone()),
+            deeds,
+        };
         let mut reason = if self.lost_to_effects {
             Reason::Effects
         } else {
             Reason::NoCheckpoint
         };
         let mut candidate = candidate;
-        self.messages.note_edit(messages::Edit {
-            deeds,
-            no_checkpoint: None,
-        });
         while let Some(id) = candidate {
-            match self.resume_and_tell(id, false, &paths, Reason::Edit, began) {
+            match self.resume_and_tell(id, false, &told, Reason::Edit, began) {
                 Ok(_) => {
                     for Change { touched, .. } in &edit.changes {
                         self.accept(touched);
@@ -507,10 +493,6 @@ impl Supervisor<'_> {
             self.discard(id);
             candidate = self.candidate(first, &edit.changes);
         }
-        if matches!(reason, Reason::NoCheckpoint) {
-            let why = self.why_no_checkpoint();
-            self.messages.note_no_checkpoint(why);
-        }
-        self.restart(&paths, reason, began)
+        self.restart(&told, reason, began)
     }
 }

@@ -183,11 +183,11 @@ impl Supervisor<'_> {
             return Ok(());
         }
         let changed = |path: &&Path| (path.to_path_buf(), Deed::Changed);
-        self.messages.note_edit(Edit {
+        let edit = Edit {
+            decided: paths.first().map(|path| path.to_path_buf()),
             deeds: paths.iter().map(changed).collect(),
-            no_checkpoint: Some("the program could not be started before".to_owned()),
-        });
-        self.restart(&paths, Reason::NoCheckpoint, began)
+        };
+        self.restart(&edit, Reason::NoCheckpoint, began)
     }
 
     /// Whether forkmon ends, or is about to hear that it should.

@@ -5,25 +5,31 @@ use super::Supervisor;
 use super::fingerprint;
 use crate::events::{Event, Reason};
 use crate::keys::When;
-use crate::messages::Outcome;
+use crate::messages::{Edit, Outcome};
 use journal::{Effect, Prepared};
 use snapshot::{Moved, Refusal, Resumed};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use timeline::CheckpointId;
 
 /// The most kept files that are told of one by one.
 const MOST_TOLD: usize = 5;
 
+/// What is told of a resume.
+struct Rewound {
+    /// The guest's time that need not be repeated.
+    kept: Duration,
+    /// The path before whose first access it goes on.
+    before: Option<PathBuf>,
+    /// How many bytes of its output were to be shown again and are not kept.
+    left_out: u64,
+}
+
 impl Supervisor<'_> {
     /// Undoes what came after a checkpoint and lets a copy of it run. A guest that a
     /// signal had stopped goes on, unless it `stays_stopped`.
-    fn resume_from(
-        &mut self,
-        id: CheckpointId,
-        stays_stopped: bool,
-    ) -> Result<(Duration, Option<PathBuf>), Reason> {
+    fn resume_from(&mut self, id: CheckpointId, stays_stopped: bool) -> Result<Rewound, Reason> {
         let checkpoint = self
             .timeline
             .checkpoint(id)
@@ -36,7 +42,8 @@ impl Supervisor<'_> {
         let (mark, streams) = (stored.mark, stored.streams);
         let reading = stored.reading.clone();
         // If that fails, a restart says why.
-        self.rewind_streams(Some(streams))
+        let left_out = self
+            .rewind_streams(Some(streams))
             .map_err(|_| Reason::NotRestorable)?;
         for (device, inode) in self.journal.to_restore(mark) {
             self.have_images_let_go(device, inode);
@@ -60,7 +67,11 @@ impl Supervisor<'_> {
         for file in &moved {
             self.reads_on(&file.path);
         }
-        Ok((checkpoint.guest_time, checkpoint.path))
+        Ok(Rewound {
+            kept: checkpoint.guest_time,
+            before: checkpoint.path,
+            left_out,
+        })
     }
 
     /// The same, with a message and an event that say so; how much of the guest's time
@@ -69,16 +80,20 @@ impl Supervisor<'_> {
         &mut self,
         id: CheckpointId,
         stays_stopped: bool,
-        paths: &[&Path],
+        edit: &Edit,
         reason: Reason,
         began: Instant,
     ) -> Result<Duration, Reason> {
-        let (kept, before) = self.resume_from(id, stays_stopped)?;
+        let Rewound {
+            kept,
+            before,
+            left_out,
+        } = self.resume_from(id, stays_stopped)?;
         let latency = began.elapsed();
         let checkpoint = u64::from(id.0);
         self.emit(&Event::Resume {
             from: Some(checkpoint),
-            path: paths.first().map(|path| (*path).to_owned()),
+            path: edit.decided.clone(),
             kept_ms: kept,
             latency_ms: latency,
             reason,
@@ -92,8 +107,9 @@ impl Supervisor<'_> {
             checkpoint,
             kept,
             latency,
+            left_out,
         };
-        self.messages.changed(paths, outcome);
+        self.messages.changed(edit, outcome);
         self.output.show();
         Ok(kept)
     }
@@ -246,10 +262,11 @@ impl Supervisor<'_> {
     /// Starts the guest from its beginning.
     pub(super) fn restart(
         &mut self,
-        paths: &[&Path],
+        edit: &Edit,
         reason: Reason,
         began: Instant,
     ) -> anyhow::Result<()> {
+        let why = self.why_restarted(reason);
         for dropped in self.timeline.rewind(None) {
             self.discard(dropped);
         }
@@ -261,22 +278,39 @@ impl Supervisor<'_> {
         self.last_access.clear();
         self.pieces.restart();
         self.lost_to_effects = false;
-        let why = match reason {
-            Reason::Effects => "not all that it has written since can be undone",
-            Reason::NotRestorable => "the checkpoint before it could not be resumed",
-            Reason::RestartRequested => "as asked",
-            _ => "no checkpoint before it",
-        };
-        self.messages.changed(paths, Outcome::Restarted { why });
+        self.messages
+            .changed(edit, Outcome::Restarted { why: &why });
         self.start()?;
         self.emit(&Event::Resume {
             from: None,
-            path: paths.first().map(|path| (*path).to_owned()),
+            path: edit.decided.clone(),
             kept_ms: Duration::ZERO,
             latency_ms: began.elapsed(),
             reason,
         });
         self.output.show();
         Ok(())
+    }
+    /// Why no checkpoint is used, as the end of a sentence.
+    fn why_restarted(&self, reason: Reason) -> String {
+        let why = match reason {
+            Reason::Effects => "not all that it has written since can be undone",
+            Reason::NotRestorable => "the checkpoint before it could not be resumed",
+            Reason::RestartRequested => "as asked",
+            _ if self.run.failed => "the program could not be started before",
+            _ => return self.why_no_checkpoint(),
+        };
+        why.to_owned()
+    }
+
+    /// The same where no checkpoint failed.
+    fn why_no_checkpoint(&self) -> String {
+        let why = "no checkpoint is kept from before the program first looked at it";
+        match &self.costs.refusal {
+            Some(refusal) if self.timeline.checkpoints().next().is_none() => {
+                format!("{why} (the last try: {refusal})")
+            }
+            _ => why.to_owned(),
+        }
     }
 }

@@ -118,11 +118,12 @@ impl Supervisor<'_> {
     }
 
     /// The run is dead, and the next one begins at a checkpoint or at the beginning.
-    pub(super) fn rewind_streams(&mut self, to: Option<Positions>) -> anyhow::Result<()> {
+    /// Answers how many bytes of output were to be shown again and are not kept.
+    pub(super) fn rewind_streams(&mut self, to: Option<Positions>) -> anyhow::Result<u64> {
         self.tell_exit();
         let left_out = self.output.rewind(to.map(|to| to.output));
-        self.messages.note_left_out(left_out);
-        self.input.rewind(to.map(|to| to.input))
+        self.input.rewind(to.map(|to| to.input))?;
+        Ok(left_out)
     }
 
     /// A copy of a checkpoint is about to run: if its terminal has another size by now,
