@@ -54,10 +54,6 @@ impl Journal {
     }
 
     fn conclude_write(&mut self, id: FileId, opens: bool, change: Option<Change>, done: bool) {
-        if opens {
-            // Its event, before somebody else's becomes one with it.
-            self.provenance.drain();
-        }
         if let Some(file) = self.provenance.get_mut(id) {
             if !opens {
                 file.calls = file.calls.saturating_sub(1);

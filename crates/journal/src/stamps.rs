@@ -28,6 +28,11 @@ impl Stamps {
         }
     }
 
+    /// A file is about to be gone.
+    pub(crate) fn forget(&mut self, id: FileId) {
+        self.left.remove(&id);
+    }
+
     /// An undo has put back what lies under a name now; `id`, if that is known.
     pub(crate) fn put_back(&mut self, path: &Path, id: Option<FileId>, persons: bool) {
         if let Ok(Some(look)) = Look::at(path, false)
@@ -71,6 +76,48 @@ impl Journal {
             .filter_map(|(path, _)| Look::at(path, false).ok()?);
         for look in there.chain(removed) {
             self.after_change(&look);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Effect, Options};
+    use std::fs;
+
+    /// What is made anew in each run was remembered for ever.
+    #[test]
+    fn nothing_is_noted_of_what_an_undo_has_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let (first, second) = (base.path().join("first"), base.path().join("second"));
+        let mut journal = Journal::new(Options {
+            places: vec![base.path().to_owned()],
+            ..Options::default()
+        });
+        let mark = journal.mark();
+        for _ in 0..3 {
+            let open = journal.before(Effect::OpenWrite {
+                path: first.clone(),
+                create: true,
+                exclusive: false,
+                follow: true,
+            });
+            let file = fs::File::create(&first).unwrap();
+            journal.after(open, true).unwrap();
+            drop(file);
+            let rename = journal.before(Effect::Rename {
+                from: first.clone(),
+                to: second.clone(),
+                no_replace: false,
+                exchange: false,
+                in_use: false,
+            });
+            fs::rename(&first, &second).unwrap();
+            journal.after(rename, true).unwrap();
+            let undo = journal.undo_to(mark);
+            assert!(undo.complete, "{undo:?}");
+            assert!(journal.stamps.left.is_empty() && journal.put_back.is_empty());
         }
     }
 }

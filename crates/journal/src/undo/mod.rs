@@ -162,6 +162,10 @@ impl Journal {
                 kind,
                 naming,
             } => {
+                if matches!(naming, Naming::New) {
+                    self.stamps.forget(id);
+                    self.put_back.remove(&id);
+                }
                 if undoing.gone.remove(&path) {
                     return remove_gone(&path, kind).map(|()| None);
                 }
