@@ -10,13 +10,21 @@ use crate::journal::Journal;
 use crate::prepare::{Making, OldAttributes, Pending};
 use crate::{Obstacle, Unjournaled, Why};
 
+/// How a call ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It did what it was to do.
+    Done,
+    /// It did nothing.
+    Failed,
+    /// The task was killed in it, and has closed all that it had opened.
+    CutOff,
+}
+
 impl Journal {
     /// Writes down what has happened.
-    pub(crate) fn conclude(
-        &mut self,
-        pending: Pending,
-        succeeded: bool,
-    ) -> Result<(), Unjournaled> {
+    pub(crate) fn conclude(&mut self, pending: Pending, end: End) -> Result<(), Unjournaled> {
+        let succeeded = end != End::Failed;
         match pending {
             Pending::Nothing => Ok(()),
             Pending::Refused(path) if succeeded => Err(Obstacle::Unexpected.at(path)),
@@ -34,7 +42,7 @@ impl Journal {
                 }
                 Ok(())
             }
-            Pending::Make { path, by } if succeeded => self.conclude_make(path, by),
+            Pending::Make { path, by } if succeeded => self.conclude_make(path, by, end),
             Pending::Write {
                 path,
                 id,
@@ -55,11 +63,10 @@ impl Journal {
 
     fn conclude_write(&mut self, id: FileId, opens: bool, change: Option<Change>, done: bool) {
         if let Some(file) = self.provenance.get_mut(id) {
-            if !opens {
+            if opens {
+                file.end_open(done);
+            } else {
                 file.calls = file.calls.saturating_sub(1);
-            } else if !done {
-                file.owed = file.owed.saturating_sub(1);
-                file.opening = file.opening.saturating_sub(1);
             }
             if change.is_some() {
                 file.saved = Some(self.current);
@@ -71,7 +78,7 @@ impl Journal {
         }
     }
 
-    fn conclude_make(&mut self, path: PathBuf, by: Making) -> Result<(), Unjournaled> {
+    fn conclude_make(&mut self, path: PathBuf, by: Making, end: End) -> Result<(), Unjournaled> {
         let found = open_path(&path, false).and_then(|fd| Ok((Look::of(&fd)?, fd)));
         let Ok((look, fd)) = found else {
             // Gone again already, by another of the guest's threads or by somebody else.
@@ -95,7 +102,7 @@ impl Journal {
             Making::Open => {
                 let known = self.provenance.get(look.id).is_some();
                 let file = self.provenance.track(look.id, &fd, path.parent());
-                file.owed += 1;
+                file.owed += u64::from(end == End::Done);
                 if known {
                     // Another of the guest's threads made it at the same time.
                     return Ok(());

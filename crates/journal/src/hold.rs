@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::entry::Change;
+use rustix::fs::SeekFrom;
+
 use crate::file::{FileId, Look, open_path, proc_path};
 use crate::journal::Journal;
 use crate::provenance::Tracked;
@@ -106,8 +108,13 @@ impl Journal {
             self.stores.fresh(path, Some(look))?
         };
         let share = self.share(look.size)?;
+        self.provenance.set_opens_are_ours(true);
+        let from = File::open(proc_path(fd));
+        self.provenance.set_opens_are_ours(false);
+        let from = from.map_err(NoCopy::Io)?;
         self.with_room(|| {
-            let from = File::open(proc_path(fd)).map_err(NoCopy::Io)?;
+            rustix::fs::seek(&from, SeekFrom::Start(0))
+                .map_err(|cause| NoCopy::Io(cause.into()))?;
             copy_to(&from, look.size, &to, most)
         })?;
         let copy = Arc::new(Copy::new(to, look, persons, share));
@@ -138,14 +145,14 @@ impl Journal {
     /// somebody else has. If it is the guest that has it open, somebody else has closed
     /// it in its stead.
     pub(crate) fn look_for_writers(&mut self, id: FileId, path: &Path) {
-        let unowed = |file: &&Tracked| file.owed == 0 && file.foreign.is_none();
-        if !self.is_inherited(id)
-            && self.provenance.get(id).filter(unowed).is_some()
-            && is_being_written(path)
-            && let Some(file) = self.provenance.get_mut(id)
-        {
-            file.theirs = true;
-            file.shared = true;
+        let is_open = |file: &Tracked| file.owed > 0;
+        if self.is_inherited(id) || self.provenance.get(id).is_none_or(is_open) {
+            return;
+        }
+        let shared = is_being_written(path);
+        if let Some(file) = self.provenance.get_mut(id) {
+            file.theirs |= shared;
+            file.shared = shared;
         }
     }
 }

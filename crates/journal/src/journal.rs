@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::conclude::End;
 use crate::entry::{Change, Entry};
 use crate::file::{FileId, Look};
 use crate::names::note_names;
@@ -14,7 +15,7 @@ use crate::prepare::{Pending, Prepared};
 use crate::provenance::Provenance;
 use crate::shelf::Shelf;
 use crate::stamps::Stamps;
-use crate::store::{NewFolder, OnFolder, Room, Saved, Stores};
+use crate::store::{Copy, NewFolder, OnFolder, Room, Saved, Stores};
 use crate::{Effect, Mark, Obstacle, OwnAttributes, Unjournaled};
 
 /// What a journal may do.
@@ -91,6 +92,8 @@ pub struct Journal {
     /// Files that an undo has put back, whose times of change are our doing.
     pub(crate) put_back: HashSet<FileId>,
     pub(crate) stamps: Stamps,
+    /// The last that somebody saved to each path, where the guest has only added to it.
+    pub(crate) added_to: HashMap<PathBuf, Arc<Copy>>,
     pub(crate) shelf: Shelf,
     // Last, so that what lies in the stores goes first.
     pub(crate) stores: Stores,
@@ -131,6 +134,7 @@ impl Journal {
             anchors: HashMap::new(),
             put_back: HashSet::new(),
             stamps: Stamps::default(),
+            added_to: HashMap::new(),
             shelf: Shelf::default(),
             stores: Stores::new(places, lasting_places, on_folder),
         }
@@ -152,7 +156,7 @@ impl Journal {
     /// checkpoints so far are unusable; the call may run in any case.
     /// [`Journal::after`] must follow.
     pub fn before(&mut self, effect: Effect) -> Prepared {
-        self.provenance.set_over(false);
+        self.provenance.goes_on();
         self.prepare(effect)
     }
 
@@ -168,7 +172,8 @@ impl Journal {
         }
         self.provenance.drain();
         let only_attributes = matches!(prepared.pending, Pending::Attributes(_));
-        let done = self.conclude(prepared.pending, succeeded);
+        let end = if succeeded { End::Done } else { End::Failed };
+        let done = self.conclude(prepared.pending, end);
         if let Err(unjournaled) = &done {
             self.push_beyond(unjournaled.clone(), only_attributes);
         }
@@ -186,7 +191,7 @@ impl Journal {
         }
         self.provenance.drain();
         let only_attributes = matches!(prepared.pending, Pending::Attributes(_));
-        match self.conclude(prepared.pending, true) {
+        match self.conclude(prepared.pending, End::CutOff) {
             // It would have failed, had it come that far.
             Err(Unjournaled {
                 why: Obstacle::Unexpected,
@@ -217,10 +222,15 @@ impl Journal {
     }
 
     /// A copy of an image is about to open a file for writing that the image
-    /// [let go](Self::let_go).
+    /// [let go](Self::let_go). [`Journal::has_opened_anew`] must follow.
     pub fn opens_anew(&mut self, device: u64, inode: u64) {
-        self.provenance.drain();
+        self.provenance.set_opens_are_ours(true);
         self.provenance.owe(|id| id.is(device, inode));
+    }
+
+    /// A copy of an image has opened what it had to.
+    pub fn has_opened_anew(&mut self) {
+        self.provenance.set_opens_are_ours(false);
     }
 
     /// No image holds a file (`st_dev`, `st_ino`) open any more, as far as it was open
@@ -313,7 +323,11 @@ impl Journal {
     /// on is somebody else's, also where an image holds a file open, until the next
     /// effect or undo.
     pub fn guest_ended(&mut self) {
-        self.provenance.set_over(true);
+        let mut held = BTreeMap::new();
+        for (id, owed) in self.marks.values().flatten() {
+            *held.entry(*id).or_default() += owed;
+        }
+        self.provenance.is_over(&held);
     }
 
     /// Takes in the file events so far. Never blocks.

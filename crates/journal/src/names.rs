@@ -2,6 +2,8 @@
 //! there.
 
 use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -53,6 +55,28 @@ impl Journal {
         };
         let file = self.provenance.get(look.id);
         file.is_some_and(|file| file.unwatched.is_none() && file.foreign.is_none())
+    }
+
+    /// Whether a file has names that the guest has not used, in other folders than it has
+    /// used: nothing tells there of a close.
+    pub(crate) fn has_unknown_names(&self, path: &Path, look: &Look) -> bool {
+        if !look.is_regular() || look.links <= 1 {
+            return false;
+        }
+        let names = self.names.iter().filter(|(_, id)| **id == Some(look.id));
+        let mut folders: Vec<&Path> = names.filter_map(|(name, _)| name.parent()).collect();
+        folders.extend(path.parent());
+        folders.sort();
+        folders.dedup();
+        let (_, inode) = look.id.numbers();
+        let entries = folders
+            .into_iter()
+            .filter_map(|folder| fs::read_dir(folder).ok());
+        let known = entries
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.ino() == inode);
+        known.count() < look.links as usize
     }
 
     /// What the guest did to the mode and times of the file under a path whose bytes it

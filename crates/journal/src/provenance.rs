@@ -11,11 +11,9 @@
 //! `fs/notify/fsnotify.c` sends the parent's first). What remains is two closes on two
 //! processors within the same few hundred nanoseconds.
 //!
-//! By a hard link in another folder a close gives the file's event alone, and right after
-//! the guest's it gives none. So opens are counted as well: whoever else opened the file
-//! after the guest, and had not closed it without writing when a close came, may be the
-//! one whose close is missing. (Before Linux 6.10 `O_PATH` handles give closes, but no
-//! opens: there, one may be overlooked.)
+//! By a hard link in a folder that is not watched a close gives the file's event alone, and
+//! right after the guest's it gives none. So of such a file the opens are watched as well:
+//! somebody else's, while the guest has it open, leaves open whose its bytes are.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -30,6 +28,11 @@ use rustix::io::Errno;
 use crate::file::{FileId, proc_path};
 use crate::store::Copy;
 use crate::{Mark, Why};
+
+/// What is watched of a file.
+const OF_FILES: WatchFlags = WatchFlags::CLOSE_WRITE
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::ATTRIB);
 
 /// What is known of one file that the guest writes.
 #[derive(Default, Debug)]
@@ -46,13 +49,14 @@ pub(crate) struct Tracked {
     pub(crate) theirs: bool,
     /// Somebody else had it open for writing before the guest opened it.
     pub(crate) shared: bool,
-    /// Opens for writing, the guest's or ours, whose events are still to come.
-    pub(crate) opening: u64,
-    /// Descriptions that somebody else has opened since, and that have not been closed
-    /// without writing. The guest's that only read are among them.
-    visitors: u64,
-    /// There were such when a writer closed it: by a hard link, their close may have been
-    /// merged with that one.
+    /// It had names that the guest does not know, when the guest opened it.
+    pub(crate) linked: bool,
+    /// Opens for writing of the guest's that are under way.
+    under_way: u64,
+    /// As many of them as have not shown as events, where opens are watched.
+    opening: u64,
+    /// Somebody else may have opened it, or given it another name, while the guest had it
+    /// open.
     pub(crate) visited: bool,
     /// Why nobody can tell.
     pub(crate) unwatched: Option<Arc<str>>,
@@ -65,18 +69,22 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
-    /// Whether somebody else may have it open.
-    pub(crate) fn is_visited(&self) -> bool {
-        self.visitors > 0
+    /// Whether somebody else may have written by a name that the guest does not know, and
+    /// their close may have become one with the guest's.
+    pub(crate) fn may_be_shared(&self, has_unknown_names: bool) -> bool {
+        (self.linked || has_unknown_names) && (self.visited || self.shared)
     }
 
-    /// What is in the file now is accounted for, and so is, where `all` is set, everybody
-    /// who may have it open.
-    pub(crate) fn visits_end(&mut self, all: bool) {
-        self.visited = false;
-        if all {
-            self.visitors = 0;
+    /// It has, or could not; whatever events came of it have been read.
+    pub(crate) fn end_open(&mut self, done: bool) {
+        if !done {
+            self.owed = self.owed.saturating_sub(1);
+            // The one event that was taken for it was somebody else's.
+            self.visited |= self.linked && self.opening < self.under_way;
         }
+        self.under_way = self.under_way.saturating_sub(1);
+        // Of two opens at once only one event may have come.
+        self.opening = self.opening.min(self.under_way);
     }
 
     /// Whether the bytes are the guest's alone, as far as events tell, when the
@@ -105,6 +113,8 @@ pub(crate) struct Provenance {
     folders: HashSet<i32>,
     /// The guest has ended: only images hold its files, and they write nothing.
     is_over: bool,
+    /// Opens are ours, or those of copies that are made.
+    opens_are_ours: bool,
 }
 
 impl Provenance {
@@ -116,7 +126,7 @@ impl Provenance {
         self.files.get_mut(&id)
     }
 
-    /// What is known of a file that is tracked already.
+    /// What is known of a file, or going to be.
     pub(crate) fn file(&mut self, id: FileId) -> &mut Tracked {
         self.files.entry(id).or_default()
     }
@@ -136,9 +146,7 @@ impl Provenance {
     ) -> &mut Tracked {
         let mut failure = None;
         if self.files.get(&id).is_none_or(|file| file.watch.is_none()) {
-            let opens = WatchFlags::OPEN | WatchFlags::CLOSE_NOWRITE;
-            let writes = WatchFlags::CLOSE_WRITE | WatchFlags::MODIFY;
-            match self.watch(&proc_path(fd), opens | writes) {
+            match self.watch(&proc_path(fd), OF_FILES) {
                 Ok(watch) => {
                     self.by_watch.insert(watch, id);
                     self.file(id).watch = Some(watch);
@@ -165,6 +173,17 @@ impl Provenance {
             file.unwatched.get_or_insert(why.into());
         }
         file
+    }
+
+    /// Watches the opens of a file as well, which the guest has under other names than it
+    /// knows.
+    pub(crate) fn watch_opens(&mut self, id: FileId, fd: &OwnedFd) {
+        if let Some(file) = self.files.get(&id)
+            && file.watch.is_some()
+        {
+            // It is a watch already, of which only the mask changes.
+            let _ = self.watch(&proc_path(fd), OF_FILES | WatchFlags::OPEN);
+        }
     }
 
     fn watch(&mut self, path: &Path, mask: WatchFlags) -> rustix::io::Result<i32> {
@@ -217,17 +236,17 @@ impl Provenance {
             if what.contains(ReadFlags::MODIFY) && nobodys {
                 file.foreign.get_or_insert(Why::Written);
             }
-            if what.contains(ReadFlags::OPEN) {
+            if what.contains(ReadFlags::OPEN) && file.owed > 0 && !self.opens_are_ours {
                 match file.opening.checked_sub(1) {
                     Some(opening) => file.opening = opening,
-                    None => file.visitors += 1,
+                    None => file.visited = true,
                 }
             }
-            if what.contains(ReadFlags::CLOSE_NOWRITE) {
-                file.visitors = file.visitors.saturating_sub(1);
+            // Its names may be others.
+            if what.contains(ReadFlags::ATTRIB) && file.owed > 0 {
+                file.visited = true;
             }
             if what.contains(ReadFlags::CLOSE_WRITE) {
-                file.visited |= file.visitors > 0;
                 match file.owed.checked_sub(1) {
                     Some(owed) => file.owed = owed,
                     None => drop(file.foreign.get_or_insert(Why::Written)),
@@ -236,13 +255,26 @@ impl Provenance {
         }
     }
 
-    /// The guest has ended, or begins to run again. When it has ended, its last events
-    /// are in the queue.
-    pub(crate) fn set_over(&mut self, is_over: bool) {
-        if self.is_over != is_over {
+    /// The guest begins to run again.
+    pub(crate) fn goes_on(&mut self) {
+        if self.is_over {
             self.drain();
-            self.is_over = is_over;
+            self.is_over = false;
         }
+    }
+
+    /// The guest has ended, and its last events are in the queue. `held`: the closes that
+    /// all images owe together.
+    pub(crate) fn is_over(&mut self, held: &BTreeMap<FileId, u64>) {
+        self.drain();
+        self.is_over = true;
+        self.guest_is_dead(held);
+    }
+
+    /// Opens files, or lets it be done, while nobody is taken for somebody else.
+    pub(crate) fn set_opens_are_ours(&mut self, are_ours: bool) {
+        self.drain();
+        self.opens_are_ours = are_ours;
     }
 
     /// The closes owed now, of the files that owe any.
@@ -251,17 +283,20 @@ impl Provenance {
         owing.map(|(id, file)| (*id, file.owed)).collect()
     }
 
-    /// The next open of a file is one for writing that is known of.
-    pub(crate) fn opens(&mut self, id: FileId) {
+    /// The guest is about to open a file for writing.
+    pub(crate) fn begin_open(&mut self, id: FileId) {
+        // What we have opened ourselves has shown before.
         self.drain();
-        self.file(id).opening += 1;
+        let file = self.file(id);
+        file.owed += 1;
+        file.under_way += 1;
+        file.opening += u64::from(file.linked);
     }
 
     /// The guest opens files once more.
     pub(crate) fn owe(&mut self, opens: impl Fn(FileId) -> bool) {
         for (_, file) in self.files.iter_mut().filter(|(id, _)| opens(**id)) {
             file.owed += 1;
-            file.opening += 1;
         }
     }
 
@@ -270,7 +305,6 @@ impl Provenance {
         self.drain();
         if let Some(file) = self.files.get_mut(&id) {
             file.owed += 1;
-            file.visitors = file.visitors.saturating_sub(1);
         }
     }
 
@@ -293,6 +327,7 @@ impl Provenance {
                 file.foreign.get_or_insert(Why::Written);
             }
             file.calls = 0;
+            file.under_way = 0;
             file.opening = 0;
             file.birth = file.birth.filter(|birth| *birth < mark);
             file.saved = file.saved.filter(|saved| *saved < mark);
@@ -327,7 +362,8 @@ impl Provenance {
     pub(crate) fn retain(&mut self, keep: impl Fn(FileId) -> bool) {
         let unneeded = |(id, file): (&FileId, &Tracked)| {
             let theirs = file.theirs || matches!(file.foreign, Some(Why::Written));
-            (file.owed == 0 && !theirs && !keep(*id)).then_some(*id)
+            let is_used = file.owed > 0 || file.calls > 0;
+            (!is_used && !theirs && !keep(*id)).then_some(*id)
         };
         let unneeded: Vec<FileId> = self.files.iter().filter_map(unneeded).collect();
         for id in unneeded {

@@ -12,19 +12,25 @@ use crate::entry::{Change, Moved};
 use crate::file::Look;
 use crate::journal::Journal;
 use crate::shelf::{Item, Reason, called_like};
-use crate::store::{Copy, Saved, SavedKind, is_same};
+use crate::store::{Copy, Saved, SavedKind, begins, is_same};
 
 impl Journal {
     /// What the guest has written over or removed after somebody else had written it.
     pub(crate) fn written_over(&self) -> impl Iterator<Item = Item> {
-        self.entries.iter().filter_map(|entry| {
-            let (path, lies) = match &entry.change {
-                Change::Content { path, copy, .. } if copy.persons => (path.as_path(), &copy.path),
-                change => {
-                    let saved = change.saved().filter(|saved| saved.is_persons())?;
-                    (change.path(), &saved.path)
-                }
-            };
+        let changes = self.entries.iter().map(|entry| &entry.change);
+        let changed = changes.filter_map(|change| match change {
+            Change::Content { path, copy, .. } => {
+                copy.persons.then_some((path.as_path(), &copy.path))
+            }
+            change => {
+                let saved = change.saved().filter(|saved| saved.is_persons())?;
+                Some((change.path(), &saved.path))
+            }
+        });
+        let added_to = self.added_to.iter();
+        let added_to = added_to.map(|(path, copy)| (path.as_path(), &copy.path));
+        let cut = added_to.filter(|(path, lies)| !begins(lies, path));
+        changed.chain(cut).filter_map(|(path, lies)| {
             // Of a file with other names nothing lies there.
             let look = Look::at(lies, false).ok()??;
             let mut item = Item::new(path, look.size, Reason::ByTheGuest, lies.clone());
@@ -70,6 +76,29 @@ impl Journal {
         if !copy.persons || Arc::strong_count(&copy) > 1 {
             return;
         }
+        if begins(&copy.path, path) {
+            let last = self.added_to.entry(path.to_owned());
+            let last = last.or_insert_with(|| copy.clone());
+            if last.taken < copy.taken {
+                *last = copy;
+            }
+        } else {
+            self.retire_written_over(&copy, path);
+        }
+    }
+
+    /// At the end the guest does not cut any more what it has added to.
+    pub(crate) fn retire_added_to(&mut self) {
+        for (path, copy) in std::mem::take(&mut self.added_to) {
+            if begins(&copy.path, &path) {
+                self.shelf.supersede(&path, copy.taken);
+            } else {
+                self.retire_written_over(&copy, &path);
+            }
+        }
+    }
+
+    fn retire_written_over(&mut self, copy: &Copy, path: &Path) {
         let there = Look::at(path, false).ok().flatten();
         let saved_since = |there: &Look| {
             // Where they have it open besides the guest, the last close is anybody's.
@@ -82,7 +111,7 @@ impl Journal {
         };
         if !there.as_ref().is_some_and(saved_since) {
             self.keep_last(path, copy.taken, |journal| {
-                journal.keep_copy(&copy, path, Reason::ByTheGuest);
+                journal.keep_copy(copy, path, Reason::ByTheGuest);
             });
         }
     }

@@ -19,10 +19,9 @@ use std::time::SystemTime;
 
 use rustix::fs::SeekFrom;
 
-use crate::entry::Change;
 use crate::file::{FileId, Look, open_path};
 use crate::journal::Journal;
-use crate::store::{NeedsRoom, NoCopy, Share, begins, copy_to, rename_new};
+use crate::store::{NeedsRoom, NoCopy, Share, copy_to, rename_new};
 use crate::undo::is_being_written;
 use crate::{Obstacle, Why};
 
@@ -193,14 +192,9 @@ impl Journal {
     pub fn finish(&mut self) -> Vec<Item> {
         self.provenance.drain();
         for entry in std::mem::take(&mut self.entries) {
-            match &entry.change {
-                // The guest has only added to it, and nobody is going to cut it any more.
-                Change::Content { path, copy, .. } if begins(&copy.path, path) => {
-                    self.shelf.supersede(path, copy.taken);
-                }
-                _ => self.retire(entry.change),
-            }
+            self.retire(entry.change);
         }
+        self.retire_added_to();
         self.anchors.clear();
         self.sweep();
         for index in 0..self.shelf.shelved.len() {
@@ -368,9 +362,8 @@ impl Journal {
         };
         let shelved = self.shelf.shelved.remove(oldest);
         let _ = fs::remove_file(&shelved.item.lies);
-        if let Some(id) = shelved.id {
-            self.provenance.forget(id);
-        }
+        // Others may need it watched.
+        self.forget_files();
         true
     }
 }

@@ -1,62 +1,95 @@
 //! Who has a file open for writing, where no lease can tell since an image has it open,
-//! too: as `/proc` shows it. Only what we may look at is seen: with a file of our own
-//! that is nearly always all.
+//! too: as `/proc` shows it. Only processes that we may look into are seen: with a file of
+//! our own, all but those of another user.
 //!
-//! Source: `proc_pid_fd(5)`, `proc_pid_fdinfo(5)`, `proc_pid_status(5)`.
+//! Source: `proc_pid_fd(5)`, `proc_pid_maps(5)`, `proc_pid_status(5)`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
 use crate::file::FileId;
 
-/// Whether a process has a file open for writing that is neither ours nor traced by us.
+/// The owner's right to write: of a descriptor in `/proc`, that it can.
+const CAN_WRITE: u32 = 0o200;
+
+/// Whether a process has a file open for writing, or mapped shared, that is neither ours
+/// nor traced by us.
 pub(crate) fn others_write(id: FileId) -> bool {
-    let us = std::process::id();
-    let is_other = |folder: &Path| folder != Path::new("/proc").join(us.to_string());
+    let us = Path::new("/proc").join(std::process::id().to_string());
     numbered(Path::new("/proc"))
-        .filter(|folder| is_other(folder))
-        .any(|folder| writes(&folder, id) && !is_traced_by_us(&folder))
+        .filter(|process| *process != us)
+        .any(|process| (has_open(&process, id) || maps(&process, id)) && !is_traced_by_us(&process))
 }
 
-fn writes(process: &Path, id: FileId) -> bool {
-    numbered(&process.join("fdinfo")).any(|info| {
-        let number = info.file_name().unwrap_or_default();
-        let descriptor = process.join("fd").join(number);
-        fs::read_to_string(&info).is_ok_and(|info| may_be(&info, id))
-            && fs::metadata(descriptor).is_ok_and(|found| id.is(found.dev(), found.ino()))
-    })
+fn has_open(process: &Path, id: FileId) -> bool {
+    let open = |task: &Path| -> Vec<PathBuf> { numbered(&task.join("fd")).collect() };
+    let mut descriptors = open(process);
+    if descriptors.is_empty() {
+        // The first thread may have ended, and has none any more.
+        let tasks = numbered(&process.join("task"));
+        descriptors = tasks.flat_map(|task| open(&task)).collect();
+    }
+    let can_write =
+        |path: &&PathBuf| fs::symlink_metadata(path).is_ok_and(|link| link.mode() & CAN_WRITE != 0);
+    // Without asking a server that may not answer.
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let leads_to_it = |path: &PathBuf| {
+        rustix::fs::statx(CWD, path, flags, StatxFlags::INO).is_ok_and(|found| {
+            let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+            id.is(device, found.stx_ino)
+        })
+    };
+    descriptors.iter().filter(can_write).any(leads_to_it)
 }
 
-/// Whether it may be a descriptor of that file, and can write. The file itself is only
-/// looked at then: it may lie on a server that does not answer.
-fn may_be(info: &str, id: FileId) -> bool {
-    let flags = field(info, "flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok());
-    let can_write = flags.is_some_and(|flags| {
-        flags & libc::O_ACCMODE != libc::O_RDONLY && flags & libc::O_PATH == 0
-    });
-    // Since Linux 5.14.
-    let inode = field(info, "ino:").and_then(|inode| inode.parse().ok());
-    can_write && inode.is_none_or(|inode: u64| inode == id.numbers().1)
+/// The device of a mapping may be another one than that of its file: the inode decides.
+fn maps(process: &Path, id: FileId) -> bool {
+    let (_, inode) = id.numbers();
+    let maps = fs::read_to_string(process.join("maps")).unwrap_or_default();
+    maps.lines().any(|line| is_shared_mapping(line, inode))
+}
+
+/// Of a line such as `7f00-7f10 rw-s 00000000 fe:00 1234 /path`.
+fn is_shared_mapping(line: &str, inode: u64) -> bool {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let shared = fields.next().is_some_and(|rights| rights.ends_with('s'));
+    shared && fields.nth(2).and_then(|inode| inode.parse().ok()) == Some(inode)
 }
 
 fn is_traced_by_us(process: &Path) -> bool {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
-    let tracer = field(&status, "TracerPid:").filter(|tracer| *tracer != "0");
-    tracer.is_some_and(|tracer| Path::new("/proc/self/task").join(tracer).exists())
-}
-
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(value.trim())
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer
+        .map(str::trim)
+        .is_some_and(|tracer| tracer != "0" && Path::new("/proc/self/task").join(tracer).exists())
 }
 
 /// What lies in a folder of `/proc` under a number.
-fn numbered(folder: &Path) -> impl Iterator<Item = PathBuf> {
+fn numbered(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_number = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
         name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
     };
     entries.map(|entry| entry.path()).filter(is_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_is_known_by_its_inode() {
+        let line =
+            "7f0000000000-7f0000001000 rw-s 00000000 fe:00 1234                /a b (deleted)";
+        assert!(is_shared_mapping(line, 1234));
+        assert!(!is_shared_mapping(line, 123));
+        assert!(!is_shared_mapping(&line.replace("rw-s", "rw-p"), 1234));
+        assert!(!is_shared_mapping("", 0));
+    }
 }

@@ -8,7 +8,8 @@ mod common;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::{Guest, append, begin, kept};
 use journal::Mark;
@@ -49,29 +50,102 @@ fn what_comes_by_a_hard_link_with_the_guest_s_own_close_is_kept() {
             guest.undo(mark);
         },
     ] {
-        for reads in [false, true] {
-            let mut guest = Guest::new();
-            guest.put("log", "before\n");
-            let elsewhere = guest.base.path().join("log");
-            fs::hard_link(guest.path("log"), &elsewhere).unwrap();
-            let mark = begin(&mut guest);
-            let mut open = guest.append("log");
-            open.write_all(b"guest's\n").unwrap();
-            let how = OpenOptions::new().read(reads).append(!reads).clone();
-            let mut theirs = how.open(&elsewhere).unwrap();
-            if reads {
-                // Nothing of anybody's is in it.
-                drop((theirs, open));
-                act(&mut guest, mark);
-                assert_eq!(kept(guest), [""; 0]);
-            } else {
+        for first in [false, true] {
+            for goes in [false, true] {
+                let (mut guest, elsewhere) = linked();
+                let mark = begin(&mut guest);
+                let open_theirs = || OpenOptions::new().append(true).open(&elsewhere).unwrap();
+                let early = first.then(open_theirs);
+                let mut open = guest.append("log");
+                let mut theirs = early.unwrap_or_else(open_theirs);
+                open.write_all(b"guest's\n").unwrap();
                 theirs.write_all(b"person's\n").unwrap();
                 drop((open, theirs));
+                if goes {
+                    fs::remove_file(&elsewhere).unwrap();
+                }
                 act(&mut guest, mark);
-                assert_eq!(kept(guest), ["before\nguest's\nperson's\n"]);
+                let kept = kept(guest);
+                assert_eq!(kept, ["before\nguest's\nperson's\n"], "{first} {goes}");
             }
         }
     }
+}
+
+/// A guest, and a file of it that has another name elsewhere.
+fn linked() -> (Guest, PathBuf) {
+    let guest = Guest::new();
+    guest.put("log", "before\n");
+    let elsewhere = guest.base.path().join("log");
+    fs::hard_link(guest.path("log"), &elsewhere).unwrap();
+    (guest, elsewhere)
+}
+
+#[test]
+fn nothing_is_kept_of_a_file_with_links_that_nobody_has_opened() {
+    for undone in [false, true] {
+        let (mut guest, _) = linked();
+        let mark = begin(&mut guest);
+        let mut open = guest.append("log");
+        open.write_all(b"guest's\n").unwrap();
+        // Another checkpoint, for which it is copied.
+        let held = guest.journal.mark();
+        guest.hold(held, &open, "log");
+        drop(open);
+        if undone {
+            guest.undo(mark);
+        }
+        guest.write("log", "anew");
+        assert_eq!(kept(guest), [""; 0]);
+    }
+}
+
+/// Where all names are in folders that are watched, each close is told of.
+#[test]
+fn nothing_is_kept_of_a_file_whose_links_are_known() {
+    let mut guest = Guest::new();
+    guest.put("log", "before\n");
+    fs::hard_link(guest.path("log"), guest.path("other")).unwrap();
+    let mark = begin(&mut guest);
+    let open = guest.append("log");
+    drop((fs::File::open(guest.path("log")).unwrap(), open));
+    guest.undo(mark);
+    assert_eq!(kept(guest), [""; 0]);
+}
+
+/// Its close was owed for ever, and the next one of anybody's was taken for it.
+#[test]
+fn a_task_that_dies_in_its_open_owes_no_close() {
+    let mut guest = Guest::new();
+    guest.put("log", "before\n");
+    let mark = begin(&mut guest);
+    for name in ["log", "new"] {
+        let open = guest.journal.before(guest.open_effect(name, true));
+        if name == "new" {
+            guest.put(name, "");
+        }
+        guest.journal.after_kill(open).unwrap();
+    }
+    guest.journal.guest_ended();
+    append(&guest.path("log"), "person's\n");
+    append(&guest.path("new"), "person's\n");
+    assert_eq!(guest.journal.undo_to(mark).left.len(), 2);
+    assert_eq!(guest.read("log"), "before\nperson's\n");
+    assert_eq!(guest.read("new"), "person's\n");
+}
+
+/// The readers' events filled the queue, and nothing could be proven any more.
+#[test]
+fn readers_do_not_fill_the_queue() {
+    let mut guest = Guest::new();
+    guest.put("log", "before\n");
+    let mark = begin(&mut guest);
+    guest.write("log", "guest's");
+    for _ in 0..20_000 {
+        drop(fs::File::open(guest.path("log")).unwrap());
+    }
+    guest.undo(mark);
+    assert_eq!(guest.read("log"), "before\n");
 }
 
 /// The new folder was not watched, and of two closes in a row only one came.
@@ -112,34 +186,121 @@ fn what_others_may_write_to_is_kept_when_an_image_has_it_open() {
     assert_eq!(kept(guest), ["G person's"]);
 }
 
-/// Each line was lost with the journal: the count of closes was right.
+/// Somebody who does one thing for each line that we write, in Python.
+struct Person {
+    process: Child,
+    told: BufReader<ChildStdout>,
+}
+
+impl Person {
+    /// `None`, visibly, where there is no Python.
+    fn new() -> Option<Person> {
+        let program = "import ctypes, mmap, os, sys, threading\n\
+                       def follow():\n for line in sys.stdin:\n  exec(line, globals())\n  \
+                       print('done', flush=True)\n os._exit(0)\nfollow()";
+        let mut python = Command::new("python3");
+        python.args(["-c", program]);
+        let process = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let Ok(mut process) = process else {
+            eprintln!("skipped: python3 is not installed");
+            return None;
+        };
+        let told = BufReader::new(process.stdout.take().unwrap());
+        Some(Person { process, told })
+    }
+
+    fn does(&mut self, what: &str) {
+        let input = self.process.stdin.as_mut().unwrap();
+        writeln!(input, "{what}").unwrap();
+        let mut told = String::new();
+        self.told.read_line(&mut told).unwrap();
+        assert_eq!(told, "done\n", "{what}");
+    }
+}
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// Opens the log, the path of which is `log`, and keeps it open as `f`.
+const OPENS: &str = "f = os.open(log, os.O_RDWR | os.O_APPEND)";
+/// Writes by it.
+const WRITES: &str = "os.write(f, b\"person's\\n\")";
+
+/// A person's descriptor stays open, and so does the guest's, in an image: the count of
+/// closes was right, and each line was lost with the journal.
 #[test]
 fn what_comes_by_a_descriptor_that_stays_open_is_kept() {
+    let map = "m = mmap.mmap(f, 0); [os.close(int(n)) for n in os.listdir('/proc/self/fd') \
+               if int(n) > 2 and os.path.realpath('/proc/self/fd/' + n) == log]";
+    // Its first thread ends, and another one answers in its place.
+    let thread = "go = lambda: ([0 for _ in iter(lambda: \
+                  open('/proc/self/stat').read().split()[2], 'Z')], \
+                  print('done', flush=True), follow()); \
+                  threading.Thread(target=go).start(); ctypes.CDLL(None).syscall(60, 0)";
+    for (opens, writes) in [
+        (vec![OPENS], WRITES),
+        (
+            vec!["r = os.open(log, os.O_RDONLY)", OPENS, "os.close(r)"],
+            WRITES,
+        ),
+        (vec![OPENS, map], "m[:9] = b\"person's\\n\""),
+        (vec![OPENS, thread], WRITES),
+    ] {
+        for held_after in [false, true] {
+            let Some(mut person) = Person::new() else {
+                return;
+            };
+            let mut guest = Guest::new();
+            guest.put("log", "before it all\n");
+            begin(&mut guest);
+            let mut open = guest.append("log");
+            open.write_all(b"guest's\n").unwrap();
+            let mark = guest.journal.mark();
+            person.does(&format!("log = {:?}", guest.path("log")));
+            if !held_after {
+                guest.hold(mark, &open, "log");
+            }
+            for line in &opens {
+                person.does(line);
+            }
+            if held_after {
+                guest.hold(mark, &open, "log");
+            }
+            person.does(writes);
+            open.write_all(b"dropped\n").unwrap();
+            guest.undo(mark);
+            assert!(!guest.read("log").contains("dropped"));
+            drop(person);
+            let kept = kept(guest);
+            assert_eq!(kept.len(), 1, "{opens:?}");
+            assert!(kept[0].contains("person's\n"), "{opens:?}: {kept:?}");
+        }
+    }
+}
+
+/// They had written before, too, and nobody asked any more who else has it open.
+#[test]
+fn what_follows_on_what_they_wrote_before_is_kept() {
+    let Some(mut person) = Person::new() else {
+        return;
+    };
     let mut guest = Guest::new();
     guest.put("log", "before\n");
     begin(&mut guest);
+    drop(guest.append("log"));
+    person.does(&format!("log = {:?}; {OPENS}; {WRITES}", guest.path("log")));
     let mut open = guest.append("log");
-    open.write_all(b"guest's\n").unwrap();
     let mark = guest.journal.mark();
     guest.hold(mark, &open, "log");
-    let script = "exec 3>>\"$0\"; echo person\\'s >&3; echo written; read end || :";
-    let mut person = Command::new("sh")
-        .args(["-c", script])
-        .arg(guest.path("log"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut told = String::new();
-    let mut output = BufReader::new(person.stdout.take().unwrap());
-    output.read_line(&mut told).unwrap();
-    assert_eq!(told, "written\n");
+    person.does(WRITES);
     open.write_all(b"dropped\n").unwrap();
     guest.undo(mark);
-    assert_eq!(guest.read("log"), "before\nguest's\n");
-    drop(person.stdin.take());
-    assert!(person.wait().unwrap().success());
-    assert_eq!(kept(guest), ["before\nguest's\nperson's\ndropped\n"]);
+    drop(person);
+    assert_eq!(kept(guest), ["before\nperson's\nperson's\ndropped\n"]);
 }
 
 /// All of it was kept, as if the guest had written over it.
@@ -148,10 +309,30 @@ fn nothing_is_kept_of_a_log_that_both_have_appended_to() {
     let mut guest = Guest::new();
     begin(&mut guest);
     guest.put("log", "");
-    for _ in 0..3 {
+    for forgets in [false, true, true] {
         append(&guest.path("log"), "person's\n");
         guest.append("log").write_all(b"guest's\n").unwrap();
+        let mark = guest.journal.mark();
+        if forgets {
+            guest.journal.forget_before(mark);
+        }
     }
     assert_eq!(guest.read("log"), "person's\nguest's\n".repeat(3));
     assert_eq!(kept(guest), [""; 0]);
+}
+
+/// What was in it had been forgotten by then.
+#[test]
+fn a_log_that_both_have_appended_to_is_kept_when_the_guest_cuts_it() {
+    let mut guest = Guest::new();
+    begin(&mut guest);
+    guest.put("log", "");
+    append(&guest.path("log"), "person's\n");
+    drop(guest.append("log"));
+    let mark = guest.journal.mark();
+    guest.journal.forget_before(mark);
+    guest.write("log", "anew");
+    let listed = guest.journal.taken_away();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(kept(guest), ["person's\n"]);
 }

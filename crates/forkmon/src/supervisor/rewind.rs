@@ -59,6 +59,7 @@ impl Supervisor<'_> {
         }
         let moved = self.reading_rewound(&reading);
         let resumed = self.copy_of(id, &moved);
+        self.journal.has_opened_anew();
         self.sockets_are_back(sockets);
         let resumed = resumed?;
         self.tell_of_size(resumed.guest.process(), streams);

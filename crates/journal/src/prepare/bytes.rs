@@ -1,6 +1,7 @@
 //! Before bytes change: an open for writing, or a truncation. What the file holds is
 //! copied, unless the guest made it after the latest mark or that was done since.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::{Making, Outcome, Pending};
@@ -71,17 +72,16 @@ impl Journal {
             return Ok(Pending::Refused(path.to_owned()));
         }
         self.provenance.track(look.id, &fd, path.parent());
-        let persons = self.take_over(path, &look);
+        let persons = self.take_over(path, &fd, &look);
         let current = Some(self.current);
-        let file = self.provenance.file(look.id);
         // With the guest's other descriptions open it may have it mapped, too: then
         // the file's times say nothing.
-        let reuse = file.owed == 0;
+        let reuse = self.provenance.file(look.id).owed == 0;
         if opens {
-            file.owed += 1;
-        } else {
-            file.calls += 1;
+            self.provenance.begin_open(look.id);
         }
+        let file = self.provenance.file(look.id);
+        file.calls += u32::from(!opens);
         *writes = Some((look.id, opens));
         let is_saved = (file.birth == current || file.saved == current) && !file.theirs;
         let copy = match file.unwatched.clone() {
@@ -92,10 +92,6 @@ impl Journal {
                 copy.map(Some)
             }
         };
-        if opens {
-            // After what we have opened ourselves to copy it.
-            self.provenance.opens(look.id);
-        }
         let copy = copy.map_err(|why| self.unjournaled(why, path.to_owned(), look.id))?;
         Ok(Pending::Write {
             path: path.to_owned(),
@@ -114,12 +110,18 @@ impl Journal {
 
     /// The guest is about to act on a file that is watched: whether somebody else has
     /// written what is in it.
-    pub(super) fn take_over(&mut self, path: &Path, look: &Look) -> bool {
+    pub(super) fn take_over(&mut self, path: &Path, fd: &OwnedFd, look: &Look) -> bool {
+        let has_unknown_names = self.has_unknown_names(path, look);
+        if has_unknown_names {
+            self.provenance.watch_opens(look.id, fd);
+        }
+        let file = self.provenance.get(look.id);
+        let shared = file.is_some_and(|file| file.may_be_shared(has_unknown_names));
         self.look_for_writers(look.id, path);
-        let mut persons = self.is_persons(path, look);
+        let persons = shared || self.is_persons(path, look);
         if let Some(file) = self.provenance.get_mut(look.id) {
-            persons |= file.visited && look.links > 1;
-            file.visits_end(file.owed == 0);
+            file.linked = has_unknown_names || file.linked && file.owed > 0;
+            file.visited = false;
             file.theirs = persons;
         }
         self.rebase(look.id);

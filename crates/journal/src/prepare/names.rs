@@ -250,7 +250,7 @@ impl Journal {
             Err(cause) => return Err(Obstacle::io("look at it", cause).at(path)),
         };
         self.provenance.track(look.id, &handle, path.parent());
-        let persons = self.take_over(path, look);
+        let persons = self.take_over(path, &handle, look);
         self.before_change(look);
         let file = self.provenance.track(look.id, &handle, to.parent());
         let reuse = file.owed == 0;
@@ -290,7 +290,7 @@ impl Journal {
             let folder = from.parent().filter(|_| !follow);
             self.provenance.track(look.id, &handle, folder);
             self.provenance.track(look.id, &handle, to.parent());
-            self.take_over(from, &look);
+            self.take_over(from, &handle, &look);
         }
         self.before_change(&look);
         Ok(prepared)

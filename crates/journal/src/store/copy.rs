@@ -2,7 +2,7 @@
 //! out of the way, and copies of bytes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -204,7 +204,7 @@ impl Copy {
     }
 }
 
-/// Whether a file begins with the bytes of another one.
+/// Whether a file begins with the bytes of another one; not where one cannot be read.
 pub(crate) fn begins(with: &Path, path: &Path) -> bool {
     let open = |path| {
         let mut options = OpenOptions::new();
@@ -212,16 +212,28 @@ pub(crate) fn begins(with: &Path, path: &Path) -> bool {
         options.custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC);
         let file = options.open(path)?;
         let look = Look::of(&file)?;
-        Ok::<_, io::Error>((io::BufReader::new(file).bytes(), look))
+        Ok::<_, io::Error>((io::BufReader::with_capacity(1 << 16, file), look))
     };
-    let (Ok((first, part)), Ok((second, whole))) = (open(with), open(path)) else {
+    let (Ok((mut first, part)), Ok((mut second, whole))) = (open(with), open(path)) else {
         return false;
     };
-    let mut pairs = first.zip(second);
-    part.is_regular()
-        && whole.is_regular()
-        && whole.size >= part.size
-        && pairs.all(|pair| matches!(pair, (Ok(a), Ok(b)) if a == b))
+    if !part.is_regular() || !whole.is_regular() || whole.size < part.size {
+        return false;
+    }
+    loop {
+        let (Ok(a), Ok(b)) = (first.fill_buf(), second.fill_buf()) else {
+            return false;
+        };
+        if a.is_empty() {
+            return true;
+        }
+        let length = a.len().min(b.len());
+        if length == 0 || a[..length] != b[..length] {
+            return false;
+        }
+        first.consume(length);
+        second.consume(length);
+    }
 }
 
 /// Whether two files hold the same bytes; not where one cannot be read.

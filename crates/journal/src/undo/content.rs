@@ -207,21 +207,15 @@ impl Journal {
         // What we write and close gives events, too.
         let held = undoing.held(id);
         self.provenance.owe_our_own(id);
-        let shared = self.may_be_shared(undoing, id, &file);
+        let shared = self.may_be_shared(undoing, id, path, &file);
         let mut written = self
             .with_room(|| copy.write_into(&file))
             .map_err(Why::io("write its bytes back"))
             .and_then(|()| self.proven(id, held + 1));
         drop(file);
-        let closed = self.proven(id, held);
         if !alone {
             // With a lease, whoever writes from here on writes to what is back.
-            written = written.and(closed);
-        }
-        if written.is_ok()
-            && let Some(file) = self.provenance.get_mut(id)
-        {
-            file.visits_end(alone);
+            written = written.and_then(|()| self.proven(id, held));
         }
         match (aside, &written) {
             (Some(aside), Ok(())) if !shared => self.shelve_aside(aside),
@@ -231,17 +225,19 @@ impl Journal {
         written
     }
 
-    /// Whether somebody else may have written to a file that we have just opened, though
-    /// the count of its closes is right.
-    fn may_be_shared(&mut self, undoing: &Undoing, id: FileId, file: &File) -> bool {
-        let links = Look::of(file).map_or(0, |look| look.links);
-        let Some(file) = self.provenance.get(id) else {
-            return false;
-        };
+    /// Whether somebody else may have written to a file that is about to get its bytes
+    /// back, though the count of its closes is right.
+    fn may_be_shared(&mut self, undoing: &Undoing, id: FileId, path: &Path, open: &File) -> bool {
         // By a descriptor that they have not closed, they write without a trace as long
-        // as the guest has one, too.
-        let open = undoing.held(id) > 0 && (file.shared || file.is_visited() && others_write(id));
-        open || links > 1 && file.visited
+        // as an image has one, too.
+        let held = undoing.held(id) > 0 && others_write(id);
+        let look = Look::of(open);
+        let has_unknown_names = look.is_ok_and(|look| self.has_unknown_names(path, &look));
+        self.provenance.get_mut(id).is_some_and(|file| {
+            let shared = file.may_be_shared(has_unknown_names);
+            file.visited = false;
+            shared || held || undoing.held(id) > 0 && file.shared
+        })
     }
 }
 

@@ -62,8 +62,8 @@ impl Journal {
     /// all frozen images of later marks must be dead and reaped. Later marks are void
     /// afterwards; the next effects count as coming after this one.
     pub fn undo_to(&mut self, mark: Mark) -> Undo {
-        self.provenance.drain();
-        self.provenance.set_over(false);
+        self.provenance.goes_on();
+        self.provenance.set_opens_are_ours(true);
         let held = self.marks.get(&mark).cloned().unwrap_or_default();
         self.provenance.guest_is_dead(&held);
         let (result, still_saved) = if self.undoes {
@@ -71,7 +71,7 @@ impl Journal {
         } else {
             Default::default()
         };
-        self.provenance.drain();
+        self.provenance.set_opens_are_ours(false);
         self.provenance.rewind(mark, &held);
         for id in still_saved {
             if let Some(file) = self.provenance.get_mut(id) {
