@@ -8,6 +8,7 @@ use crate::entry::{Change, Naming};
 use crate::file::{FileId, Look, open_path};
 use crate::journal::Journal;
 use crate::prepare::{Making, OldAttributes, Pending};
+use crate::provenance::Opening;
 use crate::{Obstacle, Unjournaled, Why};
 
 /// How a call ended.
@@ -17,8 +18,8 @@ pub(crate) enum End {
     Done,
     /// It did nothing.
     Failed,
-    /// The task was killed in it, and has closed all that it had opened.
-    CutOff,
+    /// The task was killed in it: nobody knows. With the process.
+    CutOff(u32),
 }
 
 impl Journal {
@@ -34,8 +35,8 @@ impl Journal {
                 writes,
                 only_attributes,
             } => {
-                if let Some((id, opens)) = writes {
-                    self.conclude_write(id, opens, None, succeeded);
+                if let Some((id, opening)) = writes {
+                    self.conclude_write(id, opening, None, end);
                 }
                 if succeeded {
                     self.push_beyond(unjournaled, only_attributes);
@@ -46,10 +47,10 @@ impl Journal {
             Pending::Write {
                 path,
                 id,
-                opens,
+                opening,
                 change,
             } => {
-                self.conclude_write(id, opens, change.filter(|_| succeeded), succeeded);
+                self.conclude_write(id, opening, change.filter(|_| succeeded), end);
                 if succeeded && !self.undoes {
                     self.names.insert(path, Some(id));
                 }
@@ -61,10 +62,19 @@ impl Journal {
         }
     }
 
-    fn conclude_write(&mut self, id: FileId, opens: bool, change: Option<Change>, done: bool) {
+    fn conclude_write(
+        &mut self,
+        id: FileId,
+        opening: Option<Opening>,
+        change: Option<Change>,
+        end: End,
+    ) {
+        if let (End::CutOff(process), Some(opening)) = (end, opening) {
+            self.provenance.cut_off(process, opening);
+        }
         if let Some(file) = self.provenance.get_mut(id) {
-            if opens {
-                file.end_open(done);
+            if opening.is_some() {
+                file.end_open(end != End::Failed);
             } else {
                 file.calls = file.calls.saturating_sub(1);
             }
@@ -101,8 +111,12 @@ impl Journal {
             Making::Open if !look.is_regular() => return Ok(()),
             Making::Open => {
                 let known = self.provenance.get(look.id).is_some();
-                let file = self.provenance.track(look.id, &fd, path.parent());
-                file.owed += u64::from(end == End::Done);
+                self.provenance.track(look.id, &fd, path.parent());
+                let opening = self.provenance.opened(look.id);
+                if let End::CutOff(process) = end {
+                    self.provenance.cut_off(process, opening);
+                }
+                let file = self.provenance.file(look.id);
                 if known {
                     // Another of the guest's threads made it at the same time.
                     return Ok(());
@@ -148,8 +162,9 @@ impl Journal {
             return;
         };
         if look.is_regular() {
-            let file = self.provenance.track(look.id, &handle, None);
-            file.owed += 1;
+            self.provenance.track(look.id, &handle, None);
+            self.provenance.opened(look.id);
+            let file = self.provenance.file(look.id);
             file.birth.get_or_insert(self.current);
         }
     }

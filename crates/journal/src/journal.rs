@@ -180,18 +180,19 @@ impl Journal {
         self.if_undoing(done)
     }
 
-    /// The guest was killed in the middle of a call: whether it took effect only its
-    /// traces tell.
+    /// A task was killed in the middle of a call: whether it took effect only its
+    /// traces tell. `process` is any number of its own for its process; when all of that
+    /// is gone, [`process_ended`](Self::process_ended) must follow, or an undo.
     ///
     /// # Errors
     /// As [`after`](Self::after).
-    pub fn after_kill(&mut self, prepared: Prepared) -> Result<(), Unjournaled> {
+    pub fn after_kill(&mut self, prepared: Prepared, process: u32) -> Result<(), Unjournaled> {
         if let Pending::Nothing = prepared.pending {
             return Ok(());
         }
         self.provenance.drain();
         let only_attributes = matches!(prepared.pending, Pending::Attributes(_));
-        match self.conclude(prepared.pending, End::CutOff) {
+        match self.conclude(prepared.pending, End::CutOff(process)) {
             // It would have failed, had it come that far.
             Err(Unjournaled {
                 why: Obstacle::Unexpected,
@@ -328,6 +329,11 @@ impl Journal {
             *held.entry(*id).or_default() += owed;
         }
         self.provenance.is_over(&held);
+    }
+
+    /// A process of the guest's is gone, with all its tasks.
+    pub fn process_ended(&mut self, process: u32) {
+        self.provenance.process_ended(process);
     }
 
     /// Takes in the file events so far. Never blocks.

@@ -42,6 +42,12 @@ pub(crate) struct Tracked {
     pub(crate) owed: u64,
     /// Calls under way that modify the file by its path.
     pub(crate) calls: u32,
+    /// All that have begun so far, and the closes that have come.
+    opens: u64,
+    closes: u64,
+    /// A task was killed in its open, and it is not known whether it has closed the file
+    /// or somebody else.
+    doubtful: bool,
     /// Why the bytes are not the guest's alone.
     pub(crate) foreign: Option<Why>,
     /// Somebody else's bytes may be in it, and no copy has been taken of them since: so
@@ -72,7 +78,14 @@ impl Tracked {
     /// Whether somebody else may have written by a name that the guest does not know, and
     /// their close may have become one with the guest's.
     pub(crate) fn may_be_shared(&self, has_unknown_names: bool) -> bool {
-        (self.linked || has_unknown_names) && (self.visited || self.shared)
+        let linked = self.linked || has_unknown_names;
+        self.doubtful || linked && (self.visited || self.shared)
+    }
+
+    /// What is in it is accounted for.
+    pub(crate) fn is_settled(&mut self) {
+        self.visited = false;
+        self.doubtful = false;
     }
 
     /// It has, or could not; whatever events came of it have been read.
@@ -104,6 +117,17 @@ impl Tracked {
     }
 }
 
+/// An open before it happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening {
+    id: FileId,
+    /// The guest's opens up to this one, and the closes so far.
+    opens: u64,
+    closes: u64,
+    /// The guest does not have the file open otherwise.
+    alone: bool,
+}
+
 /// The watches, and what came of them.
 #[derive(Default)]
 pub(crate) struct Provenance {
@@ -115,6 +139,8 @@ pub(crate) struct Provenance {
     is_over: bool,
     /// Opens are ours, or those of copies that are made.
     opens_are_ours: bool,
+    /// Opens that were cut off by the end of these processes, which are not quite gone.
+    cut_off: Vec<(u32, Opening)>,
 }
 
 impl Provenance {
@@ -247,6 +273,7 @@ impl Provenance {
                 file.visited = true;
             }
             if what.contains(ReadFlags::CLOSE_WRITE) {
+                file.closes += 1;
                 match file.owed.checked_sub(1) {
                     Some(owed) => file.owed = owed,
                     None => drop(file.foreign.get_or_insert(Why::Written)),
@@ -284,13 +311,62 @@ impl Provenance {
     }
 
     /// The guest is about to open a file for writing.
-    pub(crate) fn begin_open(&mut self, id: FileId) {
+    pub(crate) fn begin_open(&mut self, id: FileId) -> Opening {
         // What we have opened ourselves has shown before.
         self.drain();
         let file = self.file(id);
+        let alone = file.owed == 0;
         file.owed += 1;
         file.under_way += 1;
         file.opening += u64::from(file.linked);
+        file.opens += 1;
+        Opening {
+            id,
+            opens: file.opens,
+            closes: file.closes,
+            alone,
+        }
+    }
+
+    /// The guest has opened a file that was not known before, or was made meanwhile.
+    pub(crate) fn opened(&mut self, id: FileId) -> Opening {
+        let file = self.file(id);
+        let alone = file.owed == 0;
+        file.owed += 1;
+        file.opens += 1;
+        Opening {
+            id,
+            opens: file.opens,
+            closes: file.closes,
+            alone,
+        }
+    }
+
+    /// A task of a process was killed in an open: whether it happened shows when all of
+    /// the process is gone, and with it what it had open.
+    pub(crate) fn cut_off(&mut self, process: u32, opening: Opening) {
+        self.cut_off.push((process, opening));
+    }
+
+    /// All of a process is gone.
+    pub(crate) fn process_ended(&mut self, process: u32) {
+        let is_its = |(of, _): &mut (u32, Opening)| *of == process;
+        let cut_off: Vec<_> = self.cut_off.extract_if(.., is_its).collect();
+        if cut_off.is_empty() {
+            return;
+        }
+        self.drain();
+        for (_, opening) in cut_off {
+            let Some(file) = self.files.get_mut(&opening.id) else {
+                continue;
+            };
+            if file.closes == opening.closes {
+                // It did not happen, or was over before the file was watched.
+                file.owed = file.owed.saturating_sub(1);
+            } else if !opening.alone || file.opens != opening.opens {
+                file.doubtful = true;
+            }
+        }
     }
 
     /// The guest opens files once more.
@@ -312,6 +388,7 @@ impl Provenance {
     /// descriptions that images hold, never will. A task that died in its open either
     /// did not open, or had closed before the file was watched.
     pub(crate) fn guest_is_dead(&mut self, held: &BTreeMap<FileId, u64>) {
+        self.cut_off.clear();
         for (id, file) in &mut self.files {
             file.owed = file.owed.min(held.get(id).copied().unwrap_or(0));
         }

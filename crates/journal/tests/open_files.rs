@@ -116,22 +116,48 @@ fn nothing_is_kept_of_a_file_whose_links_are_known() {
 /// Its close was owed for ever, and the next one of anybody's was taken for it.
 #[test]
 fn a_task_that_dies_in_its_open_owes_no_close() {
+    for others_live_on in [false, true] {
+        for opened in [false, true] {
+            let mut guest = Guest::new();
+            guest.put("log", "before\n");
+            let mark = begin(&mut guest);
+            for name in ["log", "new"] {
+                let open = guest.journal.before(guest.open_effect(name, true));
+                if opened {
+                    let mut how = OpenOptions::new();
+                    drop(how.append(true).create(true).open(guest.path(name)));
+                }
+                guest.journal.after_kill(open, 7).unwrap();
+            }
+            if others_live_on {
+                guest.journal.process_ended(7);
+            } else {
+                guest.journal.guest_ended();
+            }
+            append(&guest.path("log"), "person's\n");
+            let undo = guest.journal.undo_to(mark);
+            assert!(!undo.complete, "{others_live_on} {opened}");
+            assert_eq!(guest.read("log"), "before\nperson's\n");
+            assert!(!guest.path("new").exists());
+        }
+    }
+}
+
+/// Another close came meanwhile: the dead task's, or somebody's.
+#[test]
+fn what_may_not_be_a_dead_task_s_is_kept() {
     let mut guest = Guest::new();
     guest.put("log", "before\n");
     let mark = begin(&mut guest);
-    for name in ["log", "new"] {
-        let open = guest.journal.before(guest.open_effect(name, true));
-        if name == "new" {
-            guest.put(name, "");
-        }
-        guest.journal.after_kill(open).unwrap();
-    }
-    guest.journal.guest_ended();
+    let other = guest.append("log");
+    let open = guest.journal.before(guest.open_effect("log", false));
+    guest.journal.after_kill(open, 7).unwrap();
+    drop(other);
+    guest.journal.process_ended(7);
     append(&guest.path("log"), "person's\n");
-    append(&guest.path("new"), "person's\n");
-    assert_eq!(guest.journal.undo_to(mark).left.len(), 2);
-    assert_eq!(guest.read("log"), "before\nperson's\n");
-    assert_eq!(guest.read("new"), "person's\n");
+    guest.undo(mark);
+    assert_eq!(guest.read("log"), "before\n");
+    assert_eq!(kept(guest), ["before\nperson's\n"]);
 }
 
 /// The readers' events filled the queue, and nothing could be proven any more.

@@ -285,10 +285,16 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// The guest was killed in the middle of a call: whether it had its effect nobody
-    /// can tell any more.
-    pub(super) fn effect_cut_off(&mut self, prepared: journal::Prepared, paths: &[PathBuf]) {
-        if let Err(obstacle) = self.journal.after_kill(prepared) {
+    /// A task was killed in the middle of a call: whether it had its effect nobody can
+    /// tell any more.
+    pub(super) fn effect_cut_off(
+        &mut self,
+        process: Tid,
+        prepared: journal::Prepared,
+        paths: &[PathBuf],
+    ) {
+        let process = process.raw().unsigned_abs();
+        if let Err(obstacle) = self.journal.after_kill(prepared, process) {
             self.bar(&obstacle);
         }
         self.call_is_over();

@@ -398,14 +398,18 @@ impl Supervisor<'_> {
             self.image_lost(id);
             return Ok(());
         }
+        let process = self.run.process_of(task).unwrap_or(task);
         for pending in self.run.remove(task).1 {
             if let Pending::Effect {
                 prepared, paths, ..
             } = pending
             {
                 // Whether the call worked nobody can tell any more.
-                self.effect_cut_off(*prepared, &paths);
+                self.effect_cut_off(process, *prepared, &paths);
             }
+        }
+        if task == process {
+            self.journal.process_ended(process.raw().unsigned_abs());
         }
         if !self.run.is_alive() {
             self.journal.guest_ended();

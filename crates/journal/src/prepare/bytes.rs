@@ -9,6 +9,7 @@ use crate::Obstacle;
 use crate::entry::Change;
 use crate::file::{FileId, Look, Place, open_path};
 use crate::journal::Journal;
+use crate::provenance::Opening;
 
 /// The forms of `open`.
 #[derive(Clone, Copy)]
@@ -23,7 +24,7 @@ impl Journal {
         path: &Path,
         kind: OpenKind,
         follow: bool,
-        writes: &mut Option<(FileId, bool)>,
+        writes: &mut Option<(FileId, Option<Opening>)>,
     ) -> Outcome {
         let place = match self.place(path, follow)? {
             Ok(place) => place,
@@ -44,7 +45,7 @@ impl Journal {
     pub(super) fn prepare_truncate(
         &mut self,
         path: &Path,
-        writes: &mut Option<(FileId, bool)>,
+        writes: &mut Option<(FileId, Option<Opening>)>,
     ) -> Outcome {
         match self.place(path, true)? {
             Ok(Place {
@@ -61,7 +62,7 @@ impl Journal {
         &mut self,
         path: &Path,
         opens: bool,
-        writes: &mut Option<(FileId, bool)>,
+        writes: &mut Option<(FileId, Option<Opening>)>,
     ) -> Outcome {
         if is_virtual(path) {
             return Ok(Pending::Nothing);
@@ -77,12 +78,10 @@ impl Journal {
         // With the guest's other descriptions open it may have it mapped, too: then
         // the file's times say nothing.
         let reuse = self.provenance.file(look.id).owed == 0;
-        if opens {
-            self.provenance.begin_open(look.id);
-        }
+        let opening = opens.then(|| self.provenance.begin_open(look.id));
         let file = self.provenance.file(look.id);
         file.calls += u32::from(!opens);
-        *writes = Some((look.id, opens));
+        *writes = Some((look.id, opening));
         let is_saved = (file.birth == current || file.saved == current) && !file.theirs;
         let copy = match file.unwatched.clone() {
             _ if is_saved || !self.undoes => Ok(None),
@@ -96,7 +95,7 @@ impl Journal {
         Ok(Pending::Write {
             path: path.to_owned(),
             id: look.id,
-            opens,
+            opening,
             change: copy.map(|copy| Change::Content {
                 path: path.to_owned(),
                 id: look.id,
@@ -121,7 +120,7 @@ impl Journal {
         let persons = shared || self.is_persons(path, look);
         if let Some(file) = self.provenance.get_mut(look.id) {
             file.linked = has_unknown_names || file.linked && file.owed > 0;
-            file.visited = false;
+            file.is_settled();
             file.theirs = persons;
         }
         self.rebase(look.id);

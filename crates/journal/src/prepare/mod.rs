@@ -13,6 +13,7 @@ use crate::attributes::Attributes;
 use crate::entry::Change;
 use crate::file::{FileId, Look, Place, locate};
 use crate::journal::Journal;
+use crate::provenance::Opening;
 use crate::{Effect, Obstacle, Unjournaled};
 use bytes::OpenKind;
 
@@ -34,10 +35,10 @@ pub(crate) enum Pending {
     /// Nothing either, since the call is going to fail.
     Refused(PathBuf),
     /// An effect that cannot be undone; `writes` is a file that it opens for
-    /// writing (true) or truncates (false).
+    /// writing, or truncates (`None`).
     Beyond {
         unjournaled: Unjournaled,
-        writes: Option<(FileId, bool)>,
+        writes: Option<(FileId, Option<Opening>)>,
         only_attributes: bool,
     },
     /// Something is made under a free name.
@@ -46,7 +47,7 @@ pub(crate) enum Pending {
     Write {
         path: PathBuf,
         id: FileId,
-        opens: bool,
+        opening: Option<Opening>,
         change: Option<Change>,
     },
     /// A name is removed, changed or exchanged. `lent`: what the twin is that lies
