@@ -8,7 +8,7 @@ use crate::output::Told;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
-use signal_hook::low_level::siginfo::Cause;
+use signal_hook::low_level::siginfo::{Cause, Origin};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -130,24 +130,28 @@ impl Doorbell {
         if !crate::sys::is_ignored(SIGHUP) {
             wanted.push(SIGHUP);
         }
+        let mut signals = SignalsInfo::<WithOrigin>::new(&wanted)?;
         for signal in &wanted {
             signal_hook::flag::register(*signal, Arc::clone(&self.signalled))?;
         }
-        let mut signals = SignalsInfo::<WithOrigin>::new(&wanted)?;
         let bell = self.clone();
+        let hand_over = move |origin: Origin| {
+            // One that came between the two has not been noted by itself.
+            bell.signalled.store(true, Ordering::SeqCst);
+            bell.send(News::Quit {
+                signal: origin.signal,
+                // Of a hangup only the leader of the session is told.
+                by_terminal: origin.cause == Cause::Kernel && origin.signal != SIGHUP,
+            });
+        };
+        signals.pending().for_each(&hand_over);
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 // Forkmon may have been started with them blocked, and its guest
                 // inherits that; this thread does not.
                 crate::sys::unblock(&wanted);
-                for origin in signals.forever() {
-                    bell.send(News::Quit {
-                        signal: origin.signal,
-                        // Of a hangup only the leader of the session is told.
-                        by_terminal: origin.cause == Cause::Kernel && origin.signal != SIGHUP,
-                    });
-                }
+                signals.forever().for_each(hand_over);
             })?;
         Ok(())
     }
