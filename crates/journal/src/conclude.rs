@@ -8,7 +8,7 @@ use crate::entry::{Change, Naming};
 use crate::file::{FileId, Look, open_path};
 use crate::journal::Journal;
 use crate::prepare::{Making, OldAttributes, Pending};
-use crate::provenance::Opening;
+use crate::tracked::Opening;
 use crate::{Obstacle, Unjournaled, Why};
 
 /// How a call ended.
@@ -70,7 +70,7 @@ impl Journal {
         end: End,
     ) {
         if let (End::CutOff(process), Some(opening)) = (end, opening) {
-            self.provenance.cut_off(process, opening);
+            self.provenance.cut_off(process, id, opening);
         }
         if let Some(file) = self.provenance.get_mut(id) {
             if opening.is_some() {
@@ -112,9 +112,9 @@ impl Journal {
             Making::Open => {
                 let known = self.provenance.get(look.id).is_some();
                 self.provenance.track(look.id, &fd, path.parent());
-                let opening = self.provenance.opened(look.id);
+                let opening = self.provenance.file(look.id).opened();
                 if let End::CutOff(process) = end {
-                    self.provenance.cut_off(process, opening);
+                    self.provenance.cut_off(process, look.id, opening);
                 }
                 let file = self.provenance.file(look.id);
                 if known {
@@ -163,8 +163,8 @@ impl Journal {
         };
         if look.is_regular() {
             self.provenance.track(look.id, &handle, None);
-            self.provenance.opened(look.id);
             let file = self.provenance.file(look.id);
+            file.opened();
             file.birth.get_or_insert(self.current);
         }
     }

@@ -11,8 +11,8 @@ use rustix::fs::SeekFrom;
 
 use crate::file::{FileId, Look, open_path, proc_path};
 use crate::journal::Journal;
-use crate::provenance::Tracked;
 use crate::store::{Copy, NoCopy, copy_to};
+use crate::tracked::Tracked;
 use crate::undo::is_being_written;
 use crate::{Mark, Obstacle, Unjournaled};
 

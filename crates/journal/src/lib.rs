@@ -51,6 +51,7 @@ mod shelf;
 mod stamps;
 mod store;
 mod sys;
+mod tracked;
 mod tree;
 mod undo;
 mod writers;

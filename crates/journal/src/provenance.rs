@@ -15,118 +15,23 @@
 //! right after the guest's it gives none. So of such a file the opens are watched as well:
 //! somebody else's, while the guest has it open, leaves open whose its bytes are.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
 use crate::file::{FileId, proc_path};
-use crate::store::Copy;
+use crate::tracked::{Opening, Tracked};
 use crate::{Mark, Why};
 
 /// What is watched of a file.
 const OF_FILES: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::MODIFY)
     .union(WatchFlags::ATTRIB);
-
-/// What is known of one file that the guest writes.
-#[derive(Default, Debug)]
-pub(crate) struct Tracked {
-    watch: Option<i32>,
-    /// Closes that the guest's opens have not had yet.
-    pub(crate) owed: u64,
-    /// Calls under way that modify the file by its path.
-    pub(crate) calls: u32,
-    /// All that have begun so far, and the closes that have come.
-    opens: u64,
-    closes: u64,
-    /// A task was killed in its open, and it is not known whether it has closed the file
-    /// or somebody else.
-    doubtful: bool,
-    /// Why the bytes are not the guest's alone.
-    pub(crate) foreign: Option<Why>,
-    /// Somebody else's bytes may be in it, and no copy has been taken of them since: so
-    /// far the guest has acted on its names alone.
-    pub(crate) theirs: bool,
-    /// Somebody else had it open for writing before the guest opened it.
-    pub(crate) shared: bool,
-    /// It had names that the guest does not know, when the guest opened it.
-    pub(crate) linked: bool,
-    /// Opens for writing of the guest's that are under way.
-    under_way: u64,
-    /// As many of them as have not shown as events, where opens are watched.
-    opening: u64,
-    /// Somebody else may have opened it, or given it another name, while the guest had it
-    /// open.
-    pub(crate) visited: bool,
-    /// Why nobody can tell.
-    pub(crate) unwatched: Option<Arc<str>>,
-    /// The mark after which the guest made the file.
-    pub(crate) birth: Option<Mark>,
-    /// The mark since which the bytes are saved.
-    pub(crate) saved: Option<Mark>,
-    /// The latest copy, for as long as an entry needs it.
-    pub(crate) copy: Weak<Copy>,
-}
-
-impl Tracked {
-    /// Whether somebody else may have written by a name that the guest does not know, and
-    /// their close may have become one with the guest's.
-    pub(crate) fn may_be_shared(&self, has_unknown_names: bool) -> bool {
-        let linked = self.linked || has_unknown_names;
-        self.doubtful || linked && (self.visited || self.shared)
-    }
-
-    /// What is in it is accounted for.
-    pub(crate) fn is_settled(&mut self) {
-        self.visited = false;
-        self.doubtful = false;
-    }
-
-    /// It has, or could not; whatever events came of it have been read.
-    pub(crate) fn end_open(&mut self, done: bool) {
-        if !done {
-            self.owed = self.owed.saturating_sub(1);
-            // The one event that was taken for it was somebody else's.
-            self.visited |= self.linked && self.opening < self.under_way;
-        }
-        self.under_way = self.under_way.saturating_sub(1);
-        // Of two opens at once only one event may have come.
-        self.opening = self.opening.min(self.under_way);
-    }
-
-    /// Whether the bytes are the guest's alone, as far as events tell, when the
-    /// frozen images hold `held` of its descriptions open.
-    pub(crate) fn proven(&self, held: u64) -> Result<(), Why> {
-        if let Some(why) = &self.unwatched {
-            return Err(Why::Unproven(why.clone()));
-        }
-        if let Some(why) = &self.foreign {
-            return Err(why.clone());
-        }
-        match self.owed.cmp(&held) {
-            Ordering::Equal => Ok(()),
-            Ordering::Less => Err(Why::Written),
-            Ordering::Greater => Err(Why::Open),
-        }
-    }
-}
-
-/// An open before it happens.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Opening {
-    id: FileId,
-    /// The guest's opens up to this one, and the closes so far.
-    opens: u64,
-    closes: u64,
-    /// The guest does not have the file open otherwise.
-    alone: bool,
-}
 
 /// The watches, and what came of them.
 #[derive(Default)]
@@ -140,7 +45,7 @@ pub(crate) struct Provenance {
     /// Opens are ours, or those of copies that are made.
     opens_are_ours: bool,
     /// Opens that were cut off by the end of these processes, which are not quite gone.
-    cut_off: Vec<(u32, Opening)>,
+    cut_off: Vec<(u32, FileId, Opening)>,
 }
 
 impl Provenance {
@@ -258,27 +163,7 @@ impl Provenance {
             let Some(file) = file.and_then(|id| self.files.get_mut(id)) else {
                 continue;
             };
-            let nobodys = self.is_over || file.owed == 0 && file.calls == 0;
-            if what.contains(ReadFlags::MODIFY) && nobodys {
-                file.foreign.get_or_insert(Why::Written);
-            }
-            if what.contains(ReadFlags::OPEN) && file.owed > 0 && !self.opens_are_ours {
-                match file.opening.checked_sub(1) {
-                    Some(opening) => file.opening = opening,
-                    None => file.visited = true,
-                }
-            }
-            // Its names may be others.
-            if what.contains(ReadFlags::ATTRIB) && file.owed > 0 {
-                file.visited = true;
-            }
-            if what.contains(ReadFlags::CLOSE_WRITE) {
-                file.closes += 1;
-                match file.owed.checked_sub(1) {
-                    Some(owed) => file.owed = owed,
-                    None => drop(file.foreign.get_or_insert(Why::Written)),
-                }
-            }
+            file.happened(what, self.is_over, self.opens_are_ours);
         }
     }
 
@@ -314,57 +199,26 @@ impl Provenance {
     pub(crate) fn begin_open(&mut self, id: FileId) -> Opening {
         // What we have opened ourselves has shown before.
         self.drain();
-        let file = self.file(id);
-        let alone = file.owed == 0;
-        file.owed += 1;
-        file.under_way += 1;
-        file.opening += u64::from(file.linked);
-        file.opens += 1;
-        Opening {
-            id,
-            opens: file.opens,
-            closes: file.closes,
-            alone,
-        }
-    }
-
-    /// The guest has opened a file that was not known before, or was made meanwhile.
-    pub(crate) fn opened(&mut self, id: FileId) -> Opening {
-        let file = self.file(id);
-        let alone = file.owed == 0;
-        file.owed += 1;
-        file.opens += 1;
-        Opening {
-            id,
-            opens: file.opens,
-            closes: file.closes,
-            alone,
-        }
+        self.file(id).begin_open()
     }
 
     /// A task of a process was killed in an open: whether it happened shows when all of
     /// the process is gone, and with it what it had open.
-    pub(crate) fn cut_off(&mut self, process: u32, opening: Opening) {
-        self.cut_off.push((process, opening));
+    pub(crate) fn cut_off(&mut self, process: u32, id: FileId, opening: Opening) {
+        self.cut_off.push((process, id, opening));
     }
 
     /// All of a process is gone.
     pub(crate) fn process_ended(&mut self, process: u32) {
-        let is_its = |(of, _): &mut (u32, Opening)| *of == process;
+        let is_its = |(of, ..): &mut (u32, FileId, Opening)| *of == process;
         let cut_off: Vec<_> = self.cut_off.extract_if(.., is_its).collect();
         if cut_off.is_empty() {
             return;
         }
         self.drain();
-        for (_, opening) in cut_off {
-            let Some(file) = self.files.get_mut(&opening.id) else {
-                continue;
-            };
-            if file.closes == opening.closes {
-                // It did not happen, or was over before the file was watched.
-                file.owed = file.owed.saturating_sub(1);
-            } else if !opening.alone || file.opens != opening.opens {
-                file.doubtful = true;
+        for (_, id, opening) in cut_off {
+            if let Some(file) = self.files.get_mut(&id) {
+                file.end_cut_off(opening);
             }
         }
     }
@@ -398,16 +252,7 @@ impl Provenance {
     /// and the closes owed are those of the descriptions that its image holds.
     pub(crate) fn rewind(&mut self, mark: Mark, owed: &BTreeMap<FileId, u64>) {
         for (id, file) in &mut self.files {
-            let expected = owed.get(id).copied().unwrap_or(0);
-            if file.owed != expected {
-                file.owed = expected;
-                file.foreign.get_or_insert(Why::Written);
-            }
-            file.calls = 0;
-            file.under_way = 0;
-            file.opening = 0;
-            file.birth = file.birth.filter(|birth| *birth < mark);
-            file.saved = file.saved.filter(|saved| *saved < mark);
+            file.rewind(mark, owed.get(id).copied().unwrap_or(0));
         }
     }
 

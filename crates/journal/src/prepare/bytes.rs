@@ -9,7 +9,7 @@ use crate::Obstacle;
 use crate::entry::Change;
 use crate::file::{FileId, Look, Place, open_path};
 use crate::journal::Journal;
-use crate::provenance::Opening;
+use crate::tracked::Opening;
 
 /// The forms of `open`.
 #[derive(Clone, Copy)]
@@ -120,7 +120,7 @@ impl Journal {
         let persons = shared || self.is_persons(path, look);
         if let Some(file) = self.provenance.get_mut(look.id) {
             file.linked = has_unknown_names || file.linked && file.owed > 0;
-            file.is_settled();
+            file.settle();
             file.theirs = persons;
         }
         self.rebase(look.id);

@@ -13,7 +13,7 @@ use crate::attributes::Attributes;
 use crate::entry::Change;
 use crate::file::{FileId, Look, Place, locate};
 use crate::journal::Journal;
-use crate::provenance::Opening;
+use crate::tracked::Opening;
 use crate::{Effect, Obstacle, Unjournaled};
 use bytes::OpenKind;
 

@@ -235,7 +235,7 @@ impl Journal {
         let has_unknown_names = look.is_ok_and(|look| self.has_unknown_names(path, &look));
         self.provenance.get_mut(id).is_some_and(|file| {
             let shared = file.may_be_shared(has_unknown_names);
-            file.is_settled();
+            file.settle();
             shared || held || undoing.held(id) > 0 && file.shared
         })
     }
