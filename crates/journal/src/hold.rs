@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::entry::Change;
 use rustix::fs::SeekFrom;
 
+use crate::entry::Change;
 use crate::file::{FileId, Look, open_path, proc_path};
 use crate::journal::Journal;
 use crate::store::{Copy, NoCopy, copy_to};
