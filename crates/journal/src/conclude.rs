@@ -19,7 +19,7 @@ pub(crate) enum End {
     /// It did nothing.
     Failed,
     /// The task was killed in it: nobody knows. With the process.
-    CutOff(u32),
+    CutOff(Option<u32>),
 }
 
 impl Journal {
@@ -69,7 +69,7 @@ impl Journal {
         change: Option<Change>,
         end: End,
     ) {
-        if let (End::CutOff(process), Some(opening)) = (end, opening) {
+        if let (End::CutOff(Some(process)), Some(opening)) = (end, opening) {
             self.provenance.cut_off(process, id, opening);
         }
         if let Some(file) = self.provenance.get_mut(id) {
@@ -113,7 +113,7 @@ impl Journal {
                 let known = self.provenance.get(look.id).is_some();
                 self.provenance.track(look.id, &fd, path.parent());
                 let opening = self.provenance.file(look.id).opened();
-                if let End::CutOff(process) = end {
+                if let End::CutOff(Some(process)) = end {
                     self.provenance.cut_off(process, look.id, opening);
                 }
                 let file = self.provenance.file(look.id);

@@ -141,6 +141,14 @@ impl Journal {
         written || since
     }
 
+    /// Whether somebody else may have written to a file though the count of its closes is
+    /// right.
+    pub(crate) fn may_hold_others(&mut self, id: FileId, path: &Path, look: &Look) -> bool {
+        let has_unknown_names = self.has_unknown_names(path, look);
+        let file = self.provenance.get(id);
+        file.is_some_and(|file| file.may_be_shared(has_unknown_names))
+    }
+
     /// Finds out, where the guest is not known to have a file open for writing, whether
     /// somebody else has. If it is the guest that has it open, somebody else has closed
     /// it in its stead.

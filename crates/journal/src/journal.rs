@@ -13,9 +13,10 @@ use crate::file::{FileId, Look};
 use crate::names::note_names;
 use crate::prepare::{Pending, Prepared};
 use crate::provenance::Provenance;
+use crate::retire::AddedTo;
 use crate::shelf::Shelf;
 use crate::stamps::Stamps;
-use crate::store::{Copy, NewFolder, OnFolder, Room, Saved, Stores};
+use crate::store::{NewFolder, OnFolder, Room, Saved, Stores};
 use crate::{Effect, Mark, Obstacle, OwnAttributes, Unjournaled};
 
 /// What a journal may do.
@@ -93,7 +94,7 @@ pub struct Journal {
     pub(crate) put_back: HashSet<FileId>,
     pub(crate) stamps: Stamps,
     /// The last that somebody saved to each path, where the guest has only added to it.
-    pub(crate) added_to: HashMap<PathBuf, Arc<Copy>>,
+    pub(crate) added_to: HashMap<PathBuf, AddedTo>,
     pub(crate) shelf: Shelf,
     // Last, so that what lies in the stores goes first.
     pub(crate) stores: Stores,
@@ -181,12 +182,17 @@ impl Journal {
     }
 
     /// A task was killed in the middle of a call: whether it took effect only its
-    /// traces tell. `process` is any number of its own for its process; when all of that
-    /// is gone, [`process_ended`](Self::process_ended) must follow, or an undo.
+    /// traces tell. `process` is any number of its own for its process, of which
+    /// [`process_ended`](Self::process_ended) tells when all of it is gone; none where all
+    /// of the guest is killed for an undo.
     ///
     /// # Errors
     /// As [`after`](Self::after).
-    pub fn after_kill(&mut self, prepared: Prepared, process: u32) -> Result<(), Unjournaled> {
+    pub fn after_kill(
+        &mut self,
+        prepared: Prepared,
+        process: Option<u32>,
+    ) -> Result<(), Unjournaled> {
         if let Pending::Nothing = prepared.pending {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! What the guest left under each name that it changed, and whether it still lies
 //! there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
@@ -57,26 +57,33 @@ impl Journal {
         file.is_some_and(|file| file.unwatched.is_none() && file.foreign.is_none())
     }
 
-    /// Whether a file has names that the guest has not used, in other folders than it has
-    /// used: nothing tells there of a close.
-    pub(crate) fn has_unknown_names(&self, path: &Path, look: &Look) -> bool {
+    /// Whether a file has names in folders that the guest has not written in: nothing tells
+    /// there of a close.
+    pub(crate) fn has_unknown_names(&mut self, path: &Path, look: &Look) -> bool {
         if !look.is_regular() || look.links <= 1 {
             return false;
         }
         let names = self.names.iter().filter(|(_, id)| **id == Some(look.id));
-        let mut folders: Vec<&Path> = names.filter_map(|(name, _)| name.parent()).collect();
-        folders.extend(path.parent());
-        folders.sort();
-        folders.dedup();
+        let folders: HashSet<PathBuf> = names
+            .filter_map(|(name, _)| name.parent())
+            .chain(path.parent())
+            .map(Path::to_owned)
+            .collect();
         let (_, inode) = look.id.numbers();
-        let entries = folders
-            .into_iter()
-            .filter_map(|folder| fs::read_dir(folder).ok());
-        let known = entries
-            .flatten()
-            .flatten()
-            .filter(|entry| entry.ino() == inode);
-        known.count() < look.links as usize
+        let mut counted = HashSet::new();
+        let mut known = 0;
+        for folder in folders {
+            // Another one may lie there by now, or the same by another path.
+            let there = Look::at(&folder, true).ok().flatten();
+            if there.is_none_or(|there| !counted.insert(there.id))
+                || self.provenance.watch_folder(&folder).is_err()
+            {
+                continue;
+            }
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            known += entries.filter(|entry| entry.ino() == inode).count();
+        }
+        known < look.links as usize
     }
 
     /// What the guest did to the mode and times of the file under a path whose bytes it

@@ -86,11 +86,9 @@ impl Provenance {
             }
         }
         if let Some(folder) = folder {
-            // Another one may lie there by now; one that is watched stays so.
-            match self.watch(folder, WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR) {
-                Ok(watch) => drop(self.folders.insert(watch)),
+            match self.watch_folder(folder) {
                 // Nobody writes in a folder that is not there.
-                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(cause) => failure = Some(cause),
             }
         }
@@ -104,6 +102,14 @@ impl Provenance {
             file.unwatched.get_or_insert(why.into());
         }
         file
+    }
+
+    /// Watches the closes in a folder. Another one may lie there than was watched; one that
+    /// is watched stays so.
+    pub(crate) fn watch_folder(&mut self, folder: &Path) -> rustix::io::Result<()> {
+        let watch = self.watch(folder, WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR)?;
+        self.folders.insert(watch);
+        Ok(())
     }
 
     /// Watches the opens of a file as well, which the guest has under other names than it
@@ -242,7 +248,11 @@ impl Provenance {
     /// descriptions that images hold, never will. A task that died in its open either
     /// did not open, or had closed before the file was watched.
     pub(crate) fn guest_is_dead(&mut self, held: &BTreeMap<FileId, u64>) {
-        self.cut_off.clear();
+        for (_, id, opening) in std::mem::take(&mut self.cut_off) {
+            if let Some(file) = self.files.get_mut(&id) {
+                file.end_cut_off(opening);
+            }
+        }
         for (id, file) in &mut self.files {
             file.owed = file.owed.min(held.get(id).copied().unwrap_or(0));
         }

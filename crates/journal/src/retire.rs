@@ -3,8 +3,9 @@
 //! saved meanwhile, and the guest has written over or removed, stays: the last version of
 //! each path, since they have superseded the others themselves.
 
+use std::collections::hash_map::Entry;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +14,19 @@ use crate::file::Look;
 use crate::journal::Journal;
 use crate::shelf::{Item, Reason, called_like};
 use crate::store::{Copy, Saved, SavedKind, begins, is_same};
+
+/// What somebody saved, and the guest has only added to since: it is not lost yet.
+#[derive(Debug)]
+pub(crate) struct AddedTo {
+    /// In the keep.
+    lies: PathBuf,
+    taken: SystemTime,
+}
+
+fn remove(lies: &Path) {
+    // Should it stay there, it is one file too many.
+    let _ = fs::remove_file(lies);
+}
 
 impl Journal {
     /// What the guest has written over or removed after somebody else had written it.
@@ -28,7 +42,7 @@ impl Journal {
             }
         });
         let added_to = self.added_to.iter();
-        let added_to = added_to.map(|(path, copy)| (path.as_path(), &copy.path));
+        let added_to = added_to.map(|(path, added)| (path.as_path(), &added.lies));
         let cut = added_to.filter(|(path, lies)| !begins(lies, path));
         changed.chain(cut).filter_map(|(path, lies)| {
             // Of a file with other names nothing lies there.
@@ -77,43 +91,51 @@ impl Journal {
             return;
         }
         if begins(&copy.path, path) {
-            let last = self.added_to.entry(path.to_owned());
-            let last = last.or_insert_with(|| copy.clone());
-            if last.taken < copy.taken {
-                *last = copy;
+            // In the keep it lies already, and takes no room there.
+            copy.let_stay();
+            let lies = copy.path.clone();
+            let taken = copy.taken;
+            self.note_added_to(path.to_owned(), AddedTo { lies, taken });
+        } else if !self.is_saved_since(path, copy.taken) {
+            self.keep_last(path, copy.taken, |journal| {
+                journal.keep_copy(&copy, path, Reason::ByTheGuest);
+            });
+        }
+    }
+
+    fn note_added_to(&mut self, path: PathBuf, added: AddedTo) {
+        match self.added_to.entry(path) {
+            Entry::Occupied(mut known) if known.get().taken < added.taken => {
+                remove(&known.insert(added).lies);
             }
-        } else {
-            self.retire_written_over(&copy, path);
+            Entry::Occupied(_) => remove(&added.lies),
+            Entry::Vacant(free) => drop(free.insert(added)),
         }
     }
 
     /// At the end the guest does not cut any more what it has added to.
     pub(crate) fn retire_added_to(&mut self) {
-        for (path, copy) in std::mem::take(&mut self.added_to) {
-            if begins(&copy.path, &path) {
-                self.shelf.supersede(&path, copy.taken);
+        for (path, AddedTo { lies, taken }) in std::mem::take(&mut self.added_to) {
+            let is_there = begins(&lies, &path) || self.is_saved_since(&path, taken);
+            if is_there || !self.shelf.supersede(&path, taken) {
+                remove(&lies);
             } else {
-                self.retire_written_over(&copy, &path);
+                self.keep(lies, &path, Reason::ByTheGuest);
+                self.shelf.note_taken(&path, taken);
             }
         }
     }
 
-    fn retire_written_over(&mut self, copy: &Copy, path: &Path) {
+    /// Whether somebody has saved a later version than what was taken from a path then.
+    fn is_saved_since(&self, path: &Path, taken: SystemTime) -> bool {
         let there = Look::at(path, false).ok().flatten();
-        let saved_since = |there: &Look| {
+        there.is_some_and(|there| {
             // Where they have it open besides the guest, the last close is anybody's.
-            let shared = self
-                .provenance
-                .get(there.id)
-                .is_some_and(|file| file.shared);
+            let file = self.provenance.get(there.id);
+            let shared = file.is_some_and(|file| file.shared);
             // By a person, and not by an undo.
-            !shared && self.is_persons(path, there) && there.modified_at() >= copy.taken
-        };
-        if !there.as_ref().is_some_and(saved_since) {
-            self.keep_last(path, copy.taken, |journal| {
-                journal.keep_copy(copy, path, Reason::ByTheGuest);
-            });
-        }
+            !shared && self.is_persons(path, &there) && there.modified_at() >= taken
+        })
     }
 
     pub(crate) fn retire_saved(&mut self, saved: Option<Saved>, path: &Path) {

@@ -362,8 +362,6 @@ impl Journal {
         };
         let shelved = self.shelf.shelved.remove(oldest);
         let _ = fs::remove_file(&shelved.item.lies);
-        // Others may need it watched.
-        self.forget_files();
         true
     }
 }

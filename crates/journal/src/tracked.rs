@@ -16,9 +16,10 @@ pub(crate) struct Tracked {
     pub(crate) owed: u64,
     /// Calls under way that modify the file by its path.
     pub(crate) calls: u32,
-    /// All that have begun so far, and the closes that have come.
+    /// All that have begun so far, and the closes and modifications that have come.
     opens: u64,
     closes: u64,
+    modifications: u64,
     /// A task was killed in its open, and it is not known whether it has closed the file
     /// or somebody else.
     doubtful: bool,
@@ -66,8 +67,11 @@ impl Tracked {
     /// nobody is to be taken for somebody else.
     pub(crate) fn happened(&mut self, what: ReadFlags, is_over: bool, opens_are_ours: bool) {
         let nobodys = is_over || self.owed == 0 && self.calls == 0;
-        if what.contains(ReadFlags::MODIFY) && nobodys {
-            self.foreign.get_or_insert(Why::Written);
+        if what.contains(ReadFlags::MODIFY) {
+            self.modifications += 1;
+            if nobodys {
+                self.foreign.get_or_insert(Why::Written);
+            }
         }
         if what.contains(ReadFlags::OPEN) && self.owed > 0 && !opens_are_ours {
             match self.opening.checked_sub(1) {
@@ -103,6 +107,7 @@ impl Tracked {
         Opening {
             opens: self.opens,
             closes: self.closes,
+            modifications: self.modifications,
             alone,
         }
     }
@@ -124,8 +129,11 @@ impl Tracked {
         if self.closes == opening.closes {
             // It did not happen, or was over before the file was watched.
             self.owed = self.owed.saturating_sub(1);
-        } else if !opening.alone || self.opens != opening.opens {
-            self.doubtful = true;
+        } else {
+            // The close may be its own, which has written nothing.
+            self.doubtful |= !opening.alone
+                || self.opens != opening.opens
+                || self.modifications != opening.modifications;
         }
     }
 
@@ -162,9 +170,10 @@ impl Tracked {
 /// An open before it happens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opening {
-    /// The guest's opens up to this one, and the closes so far.
+    /// The guest's opens up to this one, and the closes and modifications so far.
     opens: u64,
     closes: u64,
+    modifications: u64,
     /// The guest does not have the file open otherwise.
     alone: bool,
 }

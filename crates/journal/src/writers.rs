@@ -48,7 +48,7 @@ fn has_open(process: &Path, id: FileId) -> bool {
 /// The device of a mapping may be another one than that of its file: the inode decides.
 fn maps(process: &Path, id: FileId) -> bool {
     let (_, inode) = id.numbers();
-    let maps = fs::read_to_string(process.join("maps")).unwrap_or_default();
+    let maps = read(&process.join("maps"));
     maps.lines().any(|line| is_shared_mapping(line, inode))
 }
 
@@ -60,13 +60,19 @@ fn is_shared_mapping(line: &str, inode: u64) -> bool {
 }
 
 fn is_traced_by_us(process: &Path) -> bool {
-    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let status = read(&process.join("status"));
     let tracer = status
         .lines()
         .find_map(|line| line.strip_prefix("TracerPid:"));
     tracer
         .map(str::trim)
         .is_some_and(|tracer| tracer != "0" && Path::new("/proc/self/task").join(tracer).exists())
+}
+
+/// Names in it may be any bytes.
+fn read(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// What lies in a folder of `/proc` under a number.

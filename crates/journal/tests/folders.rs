@@ -159,7 +159,7 @@ fn a_guest_that_was_killed_in_the_call_leaves_a_folder_or_none() {
         if made {
             fs::remove_dir(&path).unwrap();
         }
-        guest.journal.after_kill(prepared, 1).unwrap();
+        guest.journal.after_kill(prepared, None).unwrap();
         assert_eq!(path.exists(), !made);
         guest.undo(mark);
         assert_eq!(guest.tree(), tree);

@@ -8,11 +8,9 @@ mod common;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::{Guest, append, begin, kept};
-use journal::Mark;
 
 /// Their close counted as the guest's.
 #[test]
@@ -36,128 +34,6 @@ fn what_is_appended_while_the_guest_has_the_file_open_is_theirs() {
         drop(open);
         assert_eq!(kept(guest), ["guest's\nperson's\n"]);
     }
-}
-
-/// The kernel made one event of the two closes, since nothing tells of the other folder.
-#[test]
-fn what_comes_by_a_hard_link_with_the_guest_s_own_close_is_kept() {
-    for act in [
-        (|guest, mark| drop(guest.undo(mark))) as fn(&mut Guest, Mark),
-        |guest, _| guest.write("log", "anew"),
-        |guest, _| guest.truncate("log", 0),
-        |guest, mark| {
-            guest.write("log", "anew");
-            guest.undo(mark);
-        },
-    ] {
-        for first in [false, true] {
-            for goes in [false, true] {
-                let (mut guest, elsewhere) = linked();
-                let mark = begin(&mut guest);
-                let open_theirs = || OpenOptions::new().append(true).open(&elsewhere).unwrap();
-                let early = first.then(open_theirs);
-                let mut open = guest.append("log");
-                let mut theirs = early.unwrap_or_else(open_theirs);
-                open.write_all(b"guest's\n").unwrap();
-                theirs.write_all(b"person's\n").unwrap();
-                drop((open, theirs));
-                if goes {
-                    fs::remove_file(&elsewhere).unwrap();
-                }
-                act(&mut guest, mark);
-                let kept = kept(guest);
-                assert_eq!(kept, ["before\nguest's\nperson's\n"], "{first} {goes}");
-            }
-        }
-    }
-}
-
-/// A guest, and a file of it that has another name elsewhere.
-fn linked() -> (Guest, PathBuf) {
-    let guest = Guest::new();
-    guest.put("log", "before\n");
-    let elsewhere = guest.base.path().join("log");
-    fs::hard_link(guest.path("log"), &elsewhere).unwrap();
-    (guest, elsewhere)
-}
-
-#[test]
-fn nothing_is_kept_of_a_file_with_links_that_nobody_has_opened() {
-    for undone in [false, true] {
-        let (mut guest, _) = linked();
-        let mark = begin(&mut guest);
-        let mut open = guest.append("log");
-        open.write_all(b"guest's\n").unwrap();
-        // Another checkpoint, for which it is copied.
-        let held = guest.journal.mark();
-        guest.hold(held, &open, "log");
-        drop(open);
-        if undone {
-            guest.undo(mark);
-        }
-        guest.write("log", "anew");
-        assert_eq!(kept(guest), [""; 0]);
-    }
-}
-
-/// Where all names are in folders that are watched, each close is told of.
-#[test]
-fn nothing_is_kept_of_a_file_whose_links_are_known() {
-    let mut guest = Guest::new();
-    guest.put("log", "before\n");
-    fs::hard_link(guest.path("log"), guest.path("other")).unwrap();
-    let mark = begin(&mut guest);
-    let open = guest.append("log");
-    drop((fs::File::open(guest.path("log")).unwrap(), open));
-    guest.undo(mark);
-    assert_eq!(kept(guest), [""; 0]);
-}
-
-/// Its close was owed for ever, and the next one of anybody's was taken for it.
-#[test]
-fn a_task_that_dies_in_its_open_owes_no_close() {
-    for others_live_on in [false, true] {
-        for opened in [false, true] {
-            let mut guest = Guest::new();
-            guest.put("log", "before\n");
-            let mark = begin(&mut guest);
-            for name in ["log", "new"] {
-                let open = guest.journal.before(guest.open_effect(name, true));
-                if opened {
-                    let mut how = OpenOptions::new();
-                    drop(how.append(true).create(true).open(guest.path(name)));
-                }
-                guest.journal.after_kill(open, 7).unwrap();
-            }
-            if others_live_on {
-                guest.journal.process_ended(7);
-            } else {
-                guest.journal.guest_ended();
-            }
-            append(&guest.path("log"), "person's\n");
-            let undo = guest.journal.undo_to(mark);
-            assert!(!undo.complete, "{others_live_on} {opened}");
-            assert_eq!(guest.read("log"), "before\nperson's\n");
-            assert!(!guest.path("new").exists());
-        }
-    }
-}
-
-/// Another close came meanwhile: the dead task's, or somebody's.
-#[test]
-fn what_may_not_be_a_dead_task_s_is_kept() {
-    let mut guest = Guest::new();
-    guest.put("log", "before\n");
-    let mark = begin(&mut guest);
-    let other = guest.append("log");
-    let open = guest.journal.before(guest.open_effect("log", false));
-    guest.journal.after_kill(open, 7).unwrap();
-    drop(other);
-    guest.journal.process_ended(7);
-    append(&guest.path("log"), "person's\n");
-    guest.undo(mark);
-    assert_eq!(guest.read("log"), "before\n");
-    assert_eq!(kept(guest), ["before\nperson's\n"]);
 }
 
 /// The readers' events filled the queue, and nothing could be proven any more.
@@ -262,6 +138,9 @@ const WRITES: &str = "os.write(f, b\"person's\\n\")";
 fn what_comes_by_a_descriptor_that_stays_open_is_kept() {
     let map = "m = mmap.mmap(f, 0); [os.close(int(n)) for n in os.listdir('/proc/self/fd') \
                if int(n) > 2 and os.path.realpath('/proc/self/fd/' + n) == log]";
+    // A name that is no text stands in the list of its mappings.
+    let odd = "g = os.open(os.fsencode(log) + b'\\xff', os.O_RDWR | os.O_CREAT); \
+               os.ftruncate(g, 10); k = mmap.mmap(g, 0)";
     // Its first thread ends, and another one answers in its place.
     let thread = "go = lambda: ([0 for _ in iter(lambda: \
                   open('/proc/self/stat').read().split()[2], 'Z')], \
@@ -274,6 +153,7 @@ fn what_comes_by_a_descriptor_that_stays_open_is_kept() {
             WRITES,
         ),
         (vec![OPENS, map], "m[:9] = b\"person's\\n\""),
+        (vec![odd, OPENS, map], "m[:9] = b\"person's\\n\""),
         (vec![OPENS, thread], WRITES),
     ] {
         for held_after in [false, true] {

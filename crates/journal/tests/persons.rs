@@ -225,22 +225,6 @@ fn only_people_s_later_versions_take_the_place_of_theirs() {
     }
 }
 
-/// The room that it took was needed for a copy of its other name's, and it was not
-/// watched any more.
-#[test]
-fn what_had_to_go_for_room_stays_watched_by_its_other_name() {
-    let mut guest = Guest::with(|options| options.limit = 100_000);
-    let mark = begin(&mut guest);
-    guest.write("a", &"x".repeat(60_000));
-    fs::hard_link(guest.path("a"), guest.path("b")).unwrap();
-    guest.undo(mark);
-    let mark = guest.journal.mark();
-    guest.append("b").write_all(b"guest's").unwrap();
-    append(&guest.path("b"), "person's");
-    assert!(!guest.journal.undo_to(mark).complete);
-    assert!(guest.read("b").ends_with("guest'sperson's"));
-}
-
 /// Somebody has removed the other name since.
 #[test]
 fn the_last_of_two_names_takes_the_bytes_with_it() {

@@ -61,7 +61,8 @@ impl Supervisor<'_> {
             // process from now on.
             Event::Exec { former } => {
                 let process = self.run.process_of(*former).unwrap_or(tid);
-                self.run.executed(process);
+                let cut_off = self.run.executed(process);
+                self.cut_off(process, cut_off);
                 Ok(task.resume(None)?)
             }
             _ => {

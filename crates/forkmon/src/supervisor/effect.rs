@@ -286,14 +286,14 @@ impl Supervisor<'_> {
     }
 
     /// A task was killed in the middle of a call: whether it had its effect nobody can
-    /// tell any more.
+    /// tell any more. `process` is its own, unless all of the guest is killed.
     pub(super) fn effect_cut_off(
         &mut self,
-        process: Tid,
+        process: Option<Tid>,
         prepared: journal::Prepared,
         paths: &[PathBuf],
     ) {
-        let process = process.raw().unsigned_abs();
+        let process = process.map(|process| process.raw().unsigned_abs());
         if let Err(obstacle) = self.journal.after_kill(prepared, process) {
             self.bar(&obstacle);
         }

@@ -370,7 +370,7 @@ impl Supervisor<'_> {
                 prepared, paths, ..
             } = pending
             {
-                self.effect_cut_off(task, *prepared, &paths);
+                self.effect_cut_off(None, *prepared, &paths);
             }
         }
         Ok(())

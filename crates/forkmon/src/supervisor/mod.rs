@@ -344,7 +344,8 @@ impl Supervisor<'_> {
                 if tid == self.run.root() {
                     self.hands_on(tid);
                 }
-                self.run.executed(tid);
+                let cut_off = self.run.executed(tid);
+                self.cut_off(tid, cut_off);
                 Ok(task.resume(None)?)
             }
         }
@@ -393,21 +394,27 @@ impl Supervisor<'_> {
         Ok(task.resume(None)?)
     }
 
+    /// Tasks of a process are gone that were in the middle of calls.
+    fn cut_off(&mut self, process: Tid, pending: Vec<Pending>) {
+        for pending in pending {
+            if let Pending::Effect {
+                prepared, paths, ..
+            } = pending
+            {
+                // Whether the call worked nobody can tell any more.
+                self.effect_cut_off(Some(process), *prepared, &paths);
+            }
+        }
+    }
+
     fn ended(&mut self, task: Tid, end: End) -> anyhow::Result<()> {
         if let Some(id) = self.checkpoint_of(task) {
             self.image_lost(id);
             return Ok(());
         }
         let process = self.run.process_of(task).unwrap_or(task);
-        for pending in self.run.remove(task).1 {
-            if let Pending::Effect {
-                prepared, paths, ..
-            } = pending
-            {
-                // Whether the call worked nobody can tell any more.
-                self.effect_cut_off(process, *prepared, &paths);
-            }
-        }
+        let pending = self.run.remove(task).1;
+        self.cut_off(process, pending);
         if task == process {
             self.journal.process_ended(process.raw().unsigned_abs());
         }

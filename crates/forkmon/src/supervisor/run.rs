@@ -363,9 +363,11 @@ impl Run {
     }
 
     /// A task executed a program: it is the only one of its process now, and has
-    /// its id.
-    pub(super) fn executed(&mut self, process: Tid) {
-        self.tasks.retain(|_, task| task.process != process);
+    /// its id. Answers what was to be done when the others' calls returned, whose ends are
+    /// not all reported.
+    pub(super) fn executed(&mut self, process: Tid) -> Vec<Pending> {
+        let tasks = self.tasks.extract_if(|_, task| task.process == process);
+        let cut_off = tasks.filter_map(|(_, task)| task.pending).collect();
         self.add_thread(process, process);
         if let Some(process) = self.processes.get_mut(&process) {
             process.empty_strings.clear();
@@ -378,6 +380,7 @@ impl Run {
             self.reads_script = false;
             self.just_opened = None;
         }
+        cut_off
     }
 
     /// A task is gone. The end of a process's first thread is reported when no

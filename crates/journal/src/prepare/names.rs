@@ -26,7 +26,11 @@ impl Journal {
     /// A second name in the store for an inode that is about to lose one.
     fn save(&mut self, path: &Path, look: &Look) -> Result<Option<Saved>, Obstacle> {
         if look.is_regular() {
+            let shared = self.may_hold_others(look.id, path, look);
             self.look_for_writers(look.id, path);
+            if let Some(file) = self.provenance.get_mut(look.id) {
+                file.theirs |= shared;
+            }
         }
         if self.is_new(look.id) || !self.undoes {
             return Ok(None);

@@ -208,6 +208,9 @@ impl Journal {
         let held = undoing.held(id);
         self.provenance.owe_our_own(id);
         let shared = self.may_be_shared(undoing, id, path, &file);
+        if shared && aside.is_none() && Look::of(&file).is_ok_and(|look| look.size > 0) {
+            return Err(Why::Open);
+        }
         let mut written = self
             .with_room(|| copy.write_into(&file))
             .map_err(Why::io("write its bytes back"))
@@ -216,6 +219,11 @@ impl Journal {
         if !alone {
             // With a lease, whoever writes from here on writes to what is back.
             written = written.and_then(|()| self.proven(id, held));
+        }
+        if written.is_ok()
+            && let Some(file) = self.provenance.get_mut(id)
+        {
+            file.settle();
         }
         match (aside, &written) {
             (Some(aside), Ok(())) if !shared => self.shelve_aside(aside),
@@ -232,12 +240,9 @@ impl Journal {
         // as an image has one, too.
         let held = undoing.held(id) > 0 && others_write(id);
         let look = Look::of(open);
-        let has_unknown_names = look.is_ok_and(|look| self.has_unknown_names(path, &look));
-        self.provenance.get_mut(id).is_some_and(|file| {
-            let shared = file.may_be_shared(has_unknown_names);
-            file.settle();
-            shared || held || undoing.held(id) > 0 && file.shared
-        })
+        let others = look.is_ok_and(|look| self.may_hold_others(id, path, &look));
+        let file = self.provenance.get(id);
+        others || held || undoing.held(id) > 0 && file.is_some_and(|file| file.shared)
     }
 }
 

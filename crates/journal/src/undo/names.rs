@@ -41,6 +41,7 @@ impl Journal {
         if regular {
             self.prove(undoing, id).map_err(|why| left(&path, why))?;
         }
+        let shared = regular && self.may_hold_others(id, &path, &found);
         self.before_change(&found);
         let isolated = self.isolate(&path).map_err(|why| left(&path, why))?;
         let checked = match Look::at(&isolated, false) {
@@ -70,6 +71,8 @@ impl Journal {
                 kind: SavedKind::Plain,
             };
             self.anchors.insert(id, anchor);
+        } else if regular && shared && undoing.held(id) == 0 {
+            self.keep(isolated, &path, Reason::Removed);
         } else if regular && undoing.held(id) == 0 {
             self.shelve(isolated, &path, Reason::Removed);
         } else {
